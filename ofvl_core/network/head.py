@@ -1,0 +1,37 @@
+"""The regression layer (paper Sec. 3.2): scene coordinates and their uncertainty, one head a scene."""
+
+import torch
+from torch import Tensor, nn
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class SceneCoordinateHead(nn.Module):
+    """Features to (B, 4, h, w): scene coordinates in metres and the logarithm of their uncertainty.
+
+    The network regresses offsets from `centre`, the mean of the scene's training coordinates, which
+    belongs to the scene's record rather than to its weights. The uncertainty is predicted as a logarithm:
+    always positive, and not capped at one metre as a sigmoid would.
+    """
+
+    centre: Tensor
+
+    def __init__(self, in_channels: int, widths: tuple[int, ...], branch_width: int):
+        super().__init__()
+        channels = (in_channels, *widths)
+        self.trunk = nn.Sequential(*map(_conv, channels, channels[1:]))
+        self.coordinates = nn.Sequential(_conv(channels[-1], branch_width), nn.Conv2d(branch_width, 3, 1))
+        self.log_uncertainty = nn.Sequential(_conv(channels[-1], branch_width), nn.Conv2d(branch_width, 1, 1))
+        self.register_buffer("centre", torch.zeros(3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.trunk(features)
+        offsets = self.coordinates(features).float()
+        log_uncertainty = self.log_uncertainty(features).float()
+        return torch.cat([offsets + self.centre[:, None, None], log_uncertainty], dim=1)

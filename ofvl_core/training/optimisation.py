@@ -1,0 +1,55 @@
+"""AdamW, its schedule, and its state as plain tensors."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from ofvl_core.errors import CheckpointError
+from ofvl_core.training.config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
+    """AdamW that decays convolution weights only: not biases, normalisation or scores."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=config.learning_rate)
+
+
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """Linear warm-up, then a cosine to zero; `progress` runs from 0 to 1 over the training."""
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 1e-2)
+    falling = (progress - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(falling, 1.0)))
+
+
+def average_over_scenes(shared: Iterable[nn.Parameter], scenes: int) -> None:
+    """Turn the summed gradients of shared parameters into their mean over scenes."""
+    gradients = [parameter.grad for parameter in shared if parameter.grad is not None]
+    torch._foreach_div_(gradients, scenes)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name; parameters never selected have none."""
+    return {
+        f"{key}.{name}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`. Raises CheckpointError when the tensors are another model's."""
+    parameters = dict(model.named_parameters())
+    for full_name, tensor in tensors.items():
+        key, _, name = full_name.partition(".")
+        if name not in parameters:
+            raise CheckpointError(f"optimiser state names '{name}', which the model lacks; train anew")
+        device = "cpu" if key == "step" else parameters[name].device
+        optimizer.state[parameters[name]][key] = tensor.to(device)

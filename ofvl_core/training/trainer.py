@@ -1,0 +1,246 @@
+"""Joint training on several scenes: every step sees one batch of each."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ofvl_core.checkpoint import (
+    Manifest,
+    SceneRecord,
+    TrainingRecord,
+    load_manifest,
+    load_model,
+    read_tensors,
+    save_checkpoint,
+)
+from ofvl_core.datasets import SceneData
+from ofvl_core.errors import CheckpointError
+from ofvl_core.network import ARCHITECTURES, OFVLMS
+from ofvl_core.resize import input_camera
+from ofvl_core.training.augmentation import cell_targets, draw_batch, unwarped
+from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
+from ofvl_core.training.memory import SceneMemory
+from ofvl_core.training.optimisation import (
+    average_over_scenes,
+    learning_rate,
+    make_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+HISTORY_LENGTH = 200
+"""Points kept of the loss curves."""
+
+
+class Trainer:
+    """A model, its scenes' frames and its optimiser; `step` is one iteration of the joint training.
+
+    Random numbers of an iteration depend on the seed, the scene and the iteration alone, so a resumed
+    run draws what an uninterrupted one would have drawn.
+    """
+
+    def __init__(self, model: OFVLMS, memories: dict[str, SceneMemory], config: TrainConfig):
+        self.model = model
+        self.memories = memories
+        self.config = config
+        self.optimizer = make_optimizer(model, config)
+        self.scores = [layer.score for layer in model.scored_layers.values()]
+        self.shared = shared_parameters(model)
+        self.autocast = next(model.parameters()).device.type == "cuda"
+
+    def step(self, iteration: int, progress: float) -> list[float]:
+        """Train on one batch of every scene; returns the scene coordinate losses (Eq. 4)."""
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, progress)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for number, (scene, memory) in enumerate(self.memories.items()):
+            random = np.random.default_rng((self.config.seed, number, iteration))
+            stride = self.model.architecture.stride
+            batch = draw_batch(memory, self.config.batch_size, stride, self.config.augmentation, random)
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.autocast):
+                prediction = self.model(batch.images.to(memory_format=torch.channels_last), scene)
+            loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid)
+            total = loss + self.config.penalty_weight * sharing_penalty(self.scores)  # Eq. 3
+            total.backward()
+            losses.append(loss.detach())
+        average_over_scenes(self.shared, len(self.memories))
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        return torch.stack(losses).tolist()
+
+
+def shared_parameters(model: OFVLMS) -> list[nn.Parameter]:
+    """Parameters that every scene's loss reaches: the shared weights and the scores."""
+    layers = model.scored_layers.values()
+    return [parameter for layer in layers for parameter in (layer.shared, layer.score)]
+
+
+def train(
+    scenes: list[SceneData],
+    config: TrainConfig,
+    out: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    on_load: Callable[[], None] = lambda: None,
+    on_step: Callable[[int, list[float]], None] = lambda iteration, losses: None,
+) -> bool:
+    """Train one model on `scenes` and leave it as a checkpoint in `out`; True when it ran to its end.
+
+    SIGINT or SIGTERM ends it after the current step with a checkpoint that `resume` continues; a crash
+    loses at most a minute. `on_load` is called for every frame loaded, `on_step` after every iteration.
+    Raises CheckpointError when `out` holds a checkpoint and `resume` was not asked, or does not fit it.
+    """
+    manifest = _resumed(scenes, config, out) if resume else _fresh(scenes, config, out)
+    record = manifest.training
+    if record.finished:
+        return True
+    stride = manifest.architecture.stride
+    memories = {
+        data.name: SceneMemory(data, input_camera(data.camera, scene.input_focal, stride), device, on_load)
+        for data, scene in zip(scenes, manifest.scenes, strict=True)
+    }
+    if manifest.weights:
+        model = load_model(out, manifest, device)
+    else:
+        model = _new_model(manifest, memories, device)
+    trainer = Trainer(model, memories, config)
+    if manifest.optimizer:
+        restore_optimizer(model, trainer.optimizer, read_tensors(out / manifest.optimizer))
+
+    clock = _Clock(record.seconds)
+    saved_at = clock.seconds()
+    every = max(1, config.iterations // HISTORY_LENGTH)
+
+    def save() -> None:
+        record.seconds = clock.seconds()
+        optimizer = None if record.finished else optimizer_tensors(model, trainer.optimizer)
+        save_checkpoint(out, manifest, model, optimizer)
+
+    with _stop_signals() as stopped:
+        while not record.finished and not stopped.is_set():
+            progress = record.iteration / config.iterations
+            if config.max_minutes is not None:
+                progress = max(progress, clock.seconds() / 60 / config.max_minutes)
+            if progress >= 1:
+                record.finished = True
+                break
+            losses = trainer.step(record.iteration, progress)
+            if not np.isfinite(losses).all():
+                raise CheckpointError(
+                    f"training diverged at iteration {record.iteration}; lower the learning rate and train again"
+                )
+            record.iteration += 1
+            record.finished = record.iteration == config.iterations
+            if record.iteration % every == 0 or record.finished:
+                record.history.append([record.iteration, *losses])
+            on_step(record.iteration, losses)
+            if clock.seconds() - saved_at > SECONDS_BETWEEN_CHECKPOINTS and not record.finished:
+                save()
+                saved_at = clock.seconds()
+    save()
+    return record.finished
+
+
+def _fresh(scenes: list[SceneData], config: TrainConfig, out: Path) -> Manifest:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(
+            f"{out} exists and is not empty; add --resume to continue it, or choose another --out"
+        )
+    architecture = ARCHITECTURES[config.model]
+    records = [
+        SceneRecord(
+            name=scene.name,
+            camera=scene.camera,
+            input_focal=scene.camera.fy * architecture.input_height / scene.camera.height,
+            frames=len(scene.frames("train")),
+        )
+        for scene in scenes
+    ]
+    return Manifest(
+        model=config.model, architecture=architecture, scenes=records, training=TrainingRecord(config=config)
+    )
+
+
+def _resumed(scenes: list[SceneData], config: TrainConfig, out: Path) -> Manifest:
+    manifest = load_manifest(out)
+    known = [(scene.name, scene.frames, scene.camera) for scene in manifest.scenes]
+    given = [(scene.name, len(scene.frames("train")), scene.camera) for scene in scenes]
+    if known != given:
+        names = ", ".join(name for name, _, _ in known)
+        raise CheckpointError(
+            f"{out} was trained on other data ({names}); give the same scenes, unchanged, to resume"
+        )
+    if manifest.training.config != config:
+        raise CheckpointError(
+            f"{out} was trained with other settings; leave the options out to resume with its own"
+        )
+    return manifest
+
+
+def _new_model(manifest: Manifest, memories: dict[str, SceneMemory], device: torch.device) -> OFVLMS:
+    torch.manual_seed(manifest.training.config.seed)
+    model = OFVLMS(manifest.architecture, [scene.name for scene in manifest.scenes])
+    model = model.to(device, memory_format=torch.channels_last)
+    for scene, memory in memories.items():
+        model.scene_centre(scene).copy_(_mean_coordinate(memory, manifest.architecture.stride))
+    return model
+
+
+def _mean_coordinate(memory: SceneMemory, stride: int) -> torch.Tensor:
+    """Mean (3,) of the valid scene coordinates of the unwarped frames, from which a head regresses."""
+    warp = torch.tensor(unwarped(memory.input_camera, memory.camera)).float().to(memory.images.device)
+    total, count = torch.zeros(3, device=warp.device), 0
+    for depths, poses in zip(memory.depths.split(64), memory.world_from_camera.split(64), strict=True):
+        coordinates, valid = cell_targets(
+            depths, poses, memory.camera, memory.input_camera, warp.expand(len(depths), 2, 3), stride
+        )
+        total += torch.where(valid, coordinates, 0.0).sum(dim=(0, 2, 3))
+        count += int(valid.sum())
+    return total / max(count, 1)
+
+
+class _Clock:
+    """Seconds of training, those before a resume included."""
+
+    def __init__(self, already: float):
+        self._start = time.monotonic() - already
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set; a second signal acts as usual."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        restore()
+
+    for number in previous:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        restore()
