@@ -72,7 +72,8 @@ class Camera:
         if any(self.distortion):
             zero = np.zeros(3)
             points = np.asarray(points_in_camera, float)[:, None]
-            return cv2.projectPoints(points, zero, zero, self.matrix, np.array(self.distortion))[0][:, 0]
+            pixels, _ = cv2.projectPoints(points, zero, zero, self.matrix, np.array(self.distortion))
+            return np.asarray(pixels, float)[:, 0]
         normalised = points_in_camera[:, :2] / points_in_camera[:, 2:]
         return normalised * (self.fx, self.fy) + (self.cx, self.cy)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ofvl_core import __version__
 from ofvl_core.camera import Camera
+from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, OfvlError
 from ofvl_core.files import atomic_path, write_text
 from ofvl_core.network import OFVLMS, Architecture
@@ -110,7 +111,8 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device) -> OFVLMS
     except RuntimeError:
         raise CheckpointError(f"{folder}: weights do not fit the manifest; train again") from None
     update_gates(model.scored_layers.values())
-    return model.to(device, memory_format=torch.channels_last).eval()
+    place(model, device)
+    return model.eval()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

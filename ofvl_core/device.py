@@ -1,6 +1,7 @@
 """Which device computes."""
 
 import torch
+from torch import nn
 
 from ofvl_core.errors import ConfigError
 
@@ -18,3 +19,17 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def place(model: nn.Module, device: torch.device) -> None:
+    """Move a model to a device, its convolutions in the memory layout that is fast there."""
+    model.to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is faster than float32: on most GPUs, and on CPUs with instructions for it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)

@@ -118,32 +118,34 @@ def _reprojection_errors(camera_from_world: Array, rays: Array, points: Array) -
 def _refine(
     camera_from_world: Array, rays: Array, points: Array, weights: Array, options: PoseOptions, focal: float
 ) -> Array:
-    """Gauss-Newton on the reprojection errors of the agreeing points, weighted by certainty.
+    """Gauss-Newton on the reprojection errors of the points near agreement, weighted by certainty.
 
-    A point's error on the image plane is its metric error over its depth, so it is weighted by
-    depth / uncertainty; a Cauchy kernel at the median keeps the worst agreeing points from pulling.
-    Returns the start when a step would lose agreement.
+    An error on the image plane is a metric error over its depth, so it is whitened by depth / uncertainty.
+    A Cauchy cost, whose scale is the median, keeps the worst of the points from pulling. A step that does
+    not lower the cost ends the refinement and is not taken.
     """
-    threshold = options.inlier_pixels / focal
-    best, best_score = camera_from_world, -np.inf
+    near = _reprojection_errors(camera_from_world, rays, points) < 2 * options.inlier_pixels / focal
+    if near.sum() < options.min_inliers:
+        return camera_from_world
+    rays, points, weights = rays[near], points[near], weights[near]
+    best, best_cost, scale = camera_from_world, np.inf, 0.0
     for _ in range(options.refinements + 1):
-        seen = apply(camera_from_world, points)
-        errors = _reprojection_errors(camera_from_world, rays, points)
-        score = np.maximum(0.0, 1 - (errors / threshold) ** 2).sum()
-        if score <= best_score + 1e-6:
+        x, y, z = apply(camera_from_world, points).T
+        if (z < 1e-6).any():
             break
-        best, best_score = camera_from_world, score
-        agree = errors < 2 * threshold
-        if agree.sum() < options.min_inliers:
+        residuals = np.stack([x / z, y / z], axis=1) - rays
+        whitened = np.linalg.norm(residuals, axis=1) * z * weights
+        scale = scale or max(float(np.median(whitened)), 1e-12)
+        squared = (whitened / scale) ** 2
+        cost = np.log1p(squared).sum()
+        if cost >= best_cost:
             break
-        x, y, z = seen[agree].T
-        residuals = seen[agree, :2] / z[:, None] - rays[agree]
-        whitened = np.linalg.norm(residuals, axis=1) * z * weights[agree]
-        scale = max(float(np.median(whitened)), 1e-9)
-        weight = (z * weights[agree]) ** 2 / (1 + (whitened / scale) ** 2)
+        best, best_cost = camera_from_world, cost
+        weight = (z * weights) ** 2 / (1 + squared)
         jacobian = _jacobian(x, y, z)
-        normal = np.einsum("n,nij,nik->jk", weight, jacobian, jacobian)
-        gradient = np.einsum("n,nij,ni->j", weight, jacobian, residuals)
+        weighted = jacobian * weight[:, None, None]
+        normal = np.tensordot(weighted, jacobian, axes=([0, 1], [0, 1]))
+        gradient = np.tensordot(weighted, residuals, axes=([0, 1], [0, 1]))
         try:
             step = -np.linalg.solve(normal, gradient)
         except np.linalg.LinAlgError:

@@ -26,7 +26,8 @@ def resize(image: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
         return image
     shrinks = camera.width < image.shape[1]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (camera.width, camera.height), interpolation=interpolation)
+    resized = cv2.resize(image, (camera.width, camera.height), interpolation=interpolation)
+    return np.asarray(resized, np.uint8)
 
 
 def normalise(images: Tensor) -> Tensor:

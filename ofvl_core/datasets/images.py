@@ -15,7 +15,7 @@ INVALID_DEPTHS = (0, 65535)
 
 def read_color(path: Path, camera: Camera | None = None) -> NDArray[np.uint8]:
     """RGB image (H, W, 3). Raises DataError when unreadable or not of the camera's size."""
-    return cv2.cvtColor(_read(path, cv2.IMREAD_COLOR, camera), cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(_read(path, cv2.IMREAD_COLOR, camera), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_depth(path: Path, camera: Camera | None = None) -> NDArray[np.uint16]:

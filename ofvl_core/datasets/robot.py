@@ -36,7 +36,7 @@ class Robot:
             base_from_optical = parent_from_child @ base_from_optical
         if frame != self.base_frame:
             raise DataError(
-                f"{ROBOT_FILE}: static transforms do not lead from {self.optical_frame} to {self.base_frame}; "
+                f"{ROBOT_FILE}: no static transforms lead from {self.optical_frame} to {self.base_frame}; "
                 "add the missing one"
             )
         return base_from_optical

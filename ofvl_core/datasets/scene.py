@@ -34,6 +34,6 @@ class SceneData:
         frames = self.splits.get(split, [])
         if not frames:
             raise DataError(
-                f"{self.root}: the {split} split is empty; list its sequences in {split.capitalize()}Split.txt"
+                f"{self.root}: the {split} split is empty; list sequences in {split.capitalize()}Split.txt"
             )
         return frames

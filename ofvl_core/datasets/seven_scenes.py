@@ -51,7 +51,7 @@ def load_scene(root: Path) -> SceneData:
     Raises DataError for everything else that is missing or wrong.
     """
     root = Path(root)
-    matrix = _read_matrix(root / INTRINSICS_FILE, (3, 3))
+    matrix = read_intrinsics(root / INTRINSICS_FILE)
     splits = {}
     for split, file in SPLIT_FILES.items():
         path = root / file
@@ -66,6 +66,11 @@ def load_scene(root: Path) -> SceneData:
     fx, fy, cx, cy = (float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
     camera = Camera(width, height, fx, fy, cx, cy)
     return SceneData(root.resolve().name, root, camera, splits)
+
+
+def read_intrinsics(path: Path) -> Array:
+    """The 3x3 calibration matrix in a text file. Raises DataError."""
+    return _read_matrix(path, (3, 3))
 
 
 def _read_split(path: Path) -> list[str]:

@@ -15,12 +15,14 @@ def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
 class SceneCoordinateHead(nn.Module):
     """Features to (B, 4, h, w): scene coordinates in metres and the logarithm of their uncertainty.
 
-    The network regresses offsets from `centre`, the mean of the scene's training coordinates, which
-    belongs to the scene's record rather than to its weights. The uncertainty is predicted as a logarithm:
-    always positive, and not capped at one metre as a sigmoid would.
+    The network regresses offsets from `centre`, the mean of the scene's training coordinates, in units of
+    `extent`, their standard deviation: a large hall starts as well conditioned as a small room. The
+    uncertainty is predicted as a logarithm: always positive, and not capped at one metre as a sigmoid
+    would.
     """
 
     centre: Tensor
+    extent: Tensor
 
     def __init__(self, in_channels: int, widths: tuple[int, ...], branch_width: int):
         super().__init__()
@@ -29,9 +31,15 @@ class SceneCoordinateHead(nn.Module):
         self.coordinates = nn.Sequential(_conv(channels[-1], branch_width), nn.Conv2d(branch_width, 3, 1))
         self.log_uncertainty = nn.Sequential(_conv(channels[-1], branch_width), nn.Conv2d(branch_width, 1, 1))
         self.register_buffer("centre", torch.zeros(3))
+        self.register_buffer("extent", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         features = self.trunk(features)
-        offsets = self.coordinates(features).float()
-        log_uncertainty = self.log_uncertainty(features).float()
-        return torch.cat([offsets + self.centre[:, None, None], log_uncertainty], dim=1)
+        outputs = []
+        for branch, last in (self.coordinates, self.log_uncertainty):
+            features_of_branch = branch(features)
+            # metres need more digits than half precision has: 8 bits of 4 m are 1.6 cm
+            with torch.autocast(features.device.type, enabled=False):
+                outputs.append(last(features_of_branch.float()))
+        offsets, log_uncertainty = outputs
+        return torch.cat([offsets * self.extent + self.centre[:, None, None], log_uncertainty], dim=1)

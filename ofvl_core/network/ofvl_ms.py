@@ -108,9 +108,12 @@ class OFVLMS(nn.Module):
                 module.add_scene(scene)
         self.scenes.append(scene)
 
-    def scene_centre(self, scene: str) -> Tensor:
-        """Buffer (3,) from which the scene's coordinates are regressed, in metres."""
-        return self.head.modules_by_scene[scene_key(scene)].centre
+    def set_scene_frame(self, scene: str, centre: Tensor, extent: Tensor) -> None:
+        """Set the point (3,) and the length from which the scene's coordinates are regressed, in metres."""
+        head = self.head.modules_by_scene[scene_key(scene)]
+        assert isinstance(head, SceneCoordinateHead)
+        head.centre.copy_(centre)
+        head.extent.copy_(extent)
 
     def train(self, mode: bool = True) -> "OFVLMS":
         update_gates(self.scored_layers.values())

@@ -15,9 +15,11 @@ class Augmentation(BaseModel):
     scale: tuple[Positive, Positive] = (0.7, 1.5)
     rotation_deg: float = 30.0
     shear_deg: float = 10.0
-    shift: float = Field(0.2, description="of the image's size")
-    brightness: float = Field(20.0, description="of 255")
-    contrast: float = Field(0.2, ge=0, lt=1, description="the image's contrast changes by up to this factor")
+    shift: float = Field(default=0.2, description="of the image's size")
+    brightness: float = Field(default=20.0, description="of 255")
+    contrast: float = Field(
+        default=0.2, ge=0, lt=1, description="the image's contrast changes by up to this factor"
+    )
 
 
 class TrainConfig(BaseModel):

@@ -18,7 +18,7 @@ OVERSAMPLING = 2
 
 
 class SceneMemory:
-    """Images (N, 3, H, W) uint8 RGB, depths (N, H, W) in metres (0 = unknown), poses (N, 4, 4), one camera."""
+    """Images (N, 3, H, W) uint8 RGB, depths (N, H, W) in metres (0 = unknown), poses (N, 4, 4)."""
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from ofvl_core.checkpoint import (
     save_checkpoint,
 )
 from ofvl_core.datasets import SceneData
+from ofvl_core.device import has_fast_bfloat16, place
 from ofvl_core.errors import CheckpointError
 from ofvl_core.network import ARCHITECTURES, OFVLMS
 from ofvl_core.resize import input_camera
@@ -55,7 +56,8 @@ class Trainer:
         self.optimizer = make_optimizer(model, config)
         self.scores = [layer.score for layer in model.scored_layers.values()]
         self.shared = shared_parameters(model)
-        self.autocast = next(model.parameters()).device.type == "cuda"
+        self.device = next(model.parameters()).device
+        self.mixed_precision = has_fast_bfloat16(self.device)
 
     def step(self, iteration: int, progress: float) -> list[float]:
         """Train on one batch of every scene; returns the scene coordinate losses (Eq. 4)."""
@@ -68,7 +70,7 @@ class Trainer:
             random = np.random.default_rng((self.config.seed, number, iteration))
             stride = self.model.architecture.stride
             batch = draw_batch(memory, self.config.batch_size, stride, self.config.augmentation, random)
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.autocast):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
                 prediction = self.model(batch.images.to(memory_format=torch.channels_last), scene)
             loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid)
             total = loss + self.config.penalty_weight * sharing_penalty(self.scores)  # Eq. 3
@@ -111,10 +113,7 @@ def train(
         data.name: SceneMemory(data, input_camera(data.camera, scene.input_focal, stride), device, on_load)
         for data, scene in zip(scenes, manifest.scenes, strict=True)
     }
-    if manifest.weights:
-        model = load_model(out, manifest, device)
-    else:
-        model = _new_model(manifest, memories, device)
+    model = load_model(out, manifest, device) if manifest.weights else _new_model(manifest, memories, device)
     trainer = Trainer(model, memories, config)
     if manifest.optimizer:
         restore_optimizer(model, trainer.optimizer, read_tensors(out / manifest.optimizer))
@@ -139,7 +138,7 @@ def train(
             losses = trainer.step(record.iteration, progress)
             if not np.isfinite(losses).all():
                 raise CheckpointError(
-                    f"training diverged at iteration {record.iteration}; lower the learning rate and train again"
+                    f"the loss is NaN at iteration {record.iteration}; train again with a lower learning rate"
                 )
             record.iteration += 1
             record.finished = record.iteration == config.iterations
@@ -179,9 +178,7 @@ def _resumed(scenes: list[SceneData], config: TrainConfig, out: Path) -> Manifes
     given = [(scene.name, len(scene.frames("train")), scene.camera) for scene in scenes]
     if known != given:
         names = ", ".join(name for name, _, _ in known)
-        raise CheckpointError(
-            f"{out} was trained on other data ({names}); give the same scenes, unchanged, to resume"
-        )
+        raise CheckpointError(f"{out} was trained on other data ({names}); give the same scenes to resume")
     if manifest.training.config != config:
         raise CheckpointError(
             f"{out} was trained with other settings; leave the options out to resume with its own"
@@ -192,23 +189,22 @@ def _resumed(scenes: list[SceneData], config: TrainConfig, out: Path) -> Manifes
 def _new_model(manifest: Manifest, memories: dict[str, SceneMemory], device: torch.device) -> OFVLMS:
     torch.manual_seed(manifest.training.config.seed)
     model = OFVLMS(manifest.architecture, [scene.name for scene in manifest.scenes])
-    model = model.to(device, memory_format=torch.channels_last)
+    place(model, device)
     for scene, memory in memories.items():
-        model.scene_centre(scene).copy_(_mean_coordinate(memory, manifest.architecture.stride))
+        model.set_scene_frame(scene, *_mean_and_deviation(memory, manifest.architecture.stride))
     return model
 
 
-def _mean_coordinate(memory: SceneMemory, stride: int) -> torch.Tensor:
-    """Mean (3,) of the valid scene coordinates of the unwarped frames, from which a head regresses."""
+def _mean_and_deviation(memory: SceneMemory, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean (3,) and root-mean-square distance from it (), in metres, of the frames' scene coordinates."""
     warp = torch.tensor(unwarped(memory.input_camera, memory.camera)).float().to(memory.images.device)
-    total, count = torch.zeros(3, device=warp.device), 0
-    for depths, poses in zip(memory.depths.split(64), memory.world_from_camera.split(64), strict=True):
-        coordinates, valid = cell_targets(
-            depths, poses, memory.camera, memory.input_camera, warp.expand(len(depths), 2, 3), stride
-        )
-        total += torch.where(valid, coordinates, 0.0).sum(dim=(0, 2, 3))
-        count += int(valid.sum())
-    return total / max(count, 1)
+    warps = warp.expand(len(memory), 2, 3)
+    coordinates, valid = cell_targets(
+        memory.depths, memory.world_from_camera, memory.camera, memory.input_camera, warps, stride
+    )
+    points = coordinates.movedim(1, -1)[valid[:, 0]]
+    mean = points.mean(dim=0)
+    return mean, (points - mean).norm(dim=1).square().mean().sqrt()
 
 
 class _Clock:
