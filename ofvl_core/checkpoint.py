@@ -6,10 +6,10 @@ manifest last, in one atomic step, so a folder always holds one whole checkpoint
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -26,6 +26,9 @@ from ofvl_core.training.config import TrainConfig
 
 MANIFEST = "manifest.json"
 
+TensorFile = Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]{16}\.safetensors$")]
+"""Name of a tensor file beside the manifest: its kind and the hash of its content."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -41,12 +44,17 @@ class SceneRecord(_Record):
 
 
 class TrainingRecord(_Record):
-    """How far training went; `history` holds [iteration, loss of each scene in the model's order]."""
+    """How far training went.
+
+    `history` holds [iteration, loss of each scene in the model's order]; `gradient_norms` are those of
+    Eq. 7, which a resumed run continues from.
+    """
 
     config: TrainConfig
     iteration: int = 0
     finished: bool = False
     seconds: float = 0.0
+    gradient_norms: list[float] = []
     history: list[list[float]] = []
 
 
@@ -60,8 +68,8 @@ class Manifest(_Record):
     architecture: Architecture
     scenes: list[SceneRecord]
     training: TrainingRecord
-    weights: str = ""
-    optimizer: str | None = None
+    weights: TensorFile | None = None
+    optimizer: TensorFile | None = None
 
     def scene(self, name: str) -> SceneRecord:
         """The record of a scene. Raises CheckpointError naming the scenes there are."""
@@ -105,6 +113,8 @@ def load_manifest(folder: Path) -> Manifest:
 
 def load_model(folder: Path, manifest: Manifest, device: torch.device) -> OFVLMS:
     """The model of a checkpoint, in evaluation mode. Raises CheckpointError when its weights are damaged."""
+    if manifest.weights is None:
+        raise CheckpointError(f"{folder}: the manifest names no weights; train again")
     model = OFVLMS(manifest.architecture, [scene.name for scene in manifest.scenes])
     try:
         model.load_state_dict(read_tensors(folder / manifest.weights))

@@ -9,7 +9,12 @@ from ofvl_core.network.parameters import count_parameters
 from ofvl_core.network.sharing import THRESHOLD, LayerAdaptiveConv2d, update_gates
 
 SMALL = Architecture(
-    depths=(1, 1, 1, 1), widths=(8, 8, 16, 16), stem_width=8, head_widths=(16,), branch_width=8, input_height=64
+    depths=(1, 1, 1, 1),
+    widths=(8, 8, 16, 16),
+    stem_width=8,
+    head_widths=(16,),
+    branch_width=8,
+    input_height=64,
 )
 
 COUNTS = {  # backbone convolutions, batch norm affine, squeeze-excitation, head, one scene
@@ -24,7 +29,13 @@ SCORED_LAYERS = {"ofvl_ms18": 21, "ofvl_ms34": 37, "ofvl_ms50": 53}
 def test_parameter_counts_of_the_paper(name):
     model = OFVLMS(ARCHITECTURES[name], ["scene"])
     count = count_parameters(model)
-    parts = (count.backbone_convolutions, count.normalisation, count.attention, count.head, count.single_scene)
+    parts = (
+        count.backbone_convolutions,
+        count.normalisation,
+        count.attention,
+        count.head,
+        count.single_scene,
+    )
     assert parts == COUNTS[name]
     assert len(model.scored_layers) == SCORED_LAYERS[name]
     assert model.architecture.stride == 8
@@ -43,7 +54,9 @@ def test_total_is_what_a_deployed_model_would_hold():
         prediction = model.train()(torch.randn(2, 3, 64, 64), scene)
         sum(part.square().sum() for part in prediction).backward()
         used |= {
-            name for name, parameter in model.named_parameters() if parameter.grad is not None and "score" not in name
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None and "score" not in name
         }
     reachable = sum(dict(model.named_parameters())[name].numel() for name in used)
     assert count_parameters(model).total == reachable
@@ -119,7 +132,9 @@ def test_unselected_weights_are_kept_offline(layer):
         layer(torch.randn(2, 3, 8, 8), "a").square().sum().backward()
         optimizer.step()
         selected = "shared" if score < THRESHOLD else "specific.scene_a"
-        changed = {name for name, parameter in layer.named_parameters() if not torch.equal(parameter, before[name])}
+        changed = {
+            name for name, parameter in layer.named_parameters() if not torch.equal(parameter, before[name])
+        }
         assert changed == {selected, "score"}
 
 

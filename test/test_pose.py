@@ -16,7 +16,9 @@ EVERY_CELL = PoseOptions(kept_share=1.0, inlier_pixels=10.0)
 
 def observed_scene(random, camera=CAMERA, pixels=PIXELS):
     """A random pose and the true scene coordinates of all pixels, 1 to 4 m away."""
-    world_from_camera = geometry.transform_from_rotation_vector(random.normal(size=3), random.normal(size=3) * 5)
+    world_from_camera = geometry.transform_from_rotation_vector(
+        random.normal(size=3), random.normal(size=3) * 5
+    )
     depths = random.uniform(1, 4, size=(len(pixels), 1))
     return world_from_camera, geometry.apply(world_from_camera, camera.rays(pixels) * depths)
 
@@ -142,7 +144,7 @@ def test_some_nan_among_good_points_do_no_harm():
 
 def test_jacobian_matches_finite_differences():
     random = np.random.default_rng(7)
-    points = random.normal(size=(50, 3)) + [0, 0, 4]
+    points = random.normal(size=(50, 3)) + np.array([0, 0, 4])
     analytic = _jacobian(*points.T)
     step = 1e-6
     for axis in range(6):

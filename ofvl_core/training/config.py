@@ -34,6 +34,7 @@ class TrainConfig(BaseModel):
     learning_rate: Positive = 2e-3
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the iterations")
+    distance_warmup: float = Field(0.3, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
     penalty_weight: float = Field(0.25, ge=0, description="beta of Eq. 3")
     gradient_clip: Positive = Field(1.0, description="largest global norm of a step's gradient")
     seed: int = Field(0, ge=0)

@@ -1,9 +1,7 @@
 """AdamW, its schedule, and its state as plain tensors."""
 
 import math
-from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
@@ -29,10 +27,9 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(falling, 1.0)))
 
 
-def average_over_scenes(shared: Iterable[nn.Parameter], scenes: int) -> None:
-    """Turn the summed gradients of shared parameters into their mean over scenes."""
-    gradients = [parameter.grad for parameter in shared if parameter.grad is not None]
-    torch._foreach_div_(gradients, scenes)
+def distance_warmup(config: TrainConfig, progress: float) -> float:
+    """Share of the plain distance in the loss: from 1 linearly to 0 over `config.distance_warmup`."""
+    return max(0.0, 1 - progress / config.distance_warmup) if config.distance_warmup else 0.0
 
 
 def optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:

@@ -27,10 +27,11 @@ from ofvl_core.network import ARCHITECTURES, OFVLMS
 from ofvl_core.resize import input_camera
 from ofvl_core.training.augmentation import cell_targets, draw_batch, unwarped
 from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.gradients import GradientNormalisation
 from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
 from ofvl_core.training.memory import SceneMemory
 from ofvl_core.training.optimisation import (
-    average_over_scenes,
+    distance_warmup,
     learning_rate,
     make_optimizer,
     optimizer_tensors,
@@ -49,13 +50,19 @@ class Trainer:
     run draws what an uninterrupted one would have drawn.
     """
 
-    def __init__(self, model: OFVLMS, memories: dict[str, SceneMemory], config: TrainConfig):
+    def __init__(
+        self,
+        model: OFVLMS,
+        memories: dict[str, SceneMemory],
+        config: TrainConfig,
+        combine: GradientNormalisation,
+    ):
         self.model = model
         self.memories = memories
         self.config = config
+        self.combine = combine
         self.optimizer = make_optimizer(model, config)
-        self.scores = [layer.score for layer in model.scored_layers.values()]
-        self.shared = shared_parameters(model)
+        self.layers = list(model.scored_layers.values())
         self.device = next(model.parameters()).device
         self.mixed_precision = has_fast_bfloat16(self.device)
 
@@ -65,27 +72,34 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        for number, (scene, memory) in enumerate(self.memories.items()):
+        shared = [layer.shared for layer in self.layers if layer.is_shared]
+        losses, gradients = [], []
+        for number, scene in enumerate(self.memories):
             random = np.random.default_rng((self.config.seed, number, iteration))
-            stride = self.model.architecture.stride
-            batch = draw_batch(memory, self.config.batch_size, stride, self.config.augmentation, random)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-                prediction = self.model(batch.images.to(memory_format=torch.channels_last), scene)
-            loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid)
-            total = loss + self.config.penalty_weight * sharing_penalty(self.scores)  # Eq. 3
-            total.backward()
-            losses.append(loss.detach())
-        average_over_scenes(self.shared, len(self.memories))
+            losses.append(self._backward(scene, progress, random))
+            gradients.append([parameter.grad for parameter in shared])
+            for parameter in shared:
+                parameter.grad = None
+        for parameter, gradient in zip(shared, self.combine(gradients) if shared else [], strict=True):
+            parameter.grad = gradient
+        for layer in self.layers:
+            layer.score.grad /= len(self.memories)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         return torch.stack(losses).tolist()
 
-
-def shared_parameters(model: OFVLMS) -> list[nn.Parameter]:
-    """Parameters that every scene's loss reaches: the shared weights and the scores."""
-    layers = model.scored_layers.values()
-    return [parameter for layer in layers for parameter in (layer.shared, layer.score)]
+    def _backward(self, scene: str, progress: float, random: np.random.Generator) -> torch.Tensor:
+        memory, config = self.memories[scene], self.config
+        batch = draw_batch(
+            memory, config.batch_size, self.model.architecture.stride, config.augmentation, random
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            prediction = self.model(batch.images.to(memory_format=torch.channels_last), scene)
+        distance_share = distance_warmup(config, progress)
+        loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
+        penalty = sharing_penalty(layer.score for layer in self.layers)
+        (loss + config.penalty_weight * penalty).backward()  # Eq. 3
+        return loss.detach()
 
 
 def train(
@@ -114,7 +128,8 @@ def train(
         for data, scene in zip(scenes, manifest.scenes, strict=True)
     }
     model = load_model(out, manifest, device) if manifest.weights else _new_model(manifest, memories, device)
-    trainer = Trainer(model, memories, config)
+    combine = GradientNormalisation(record.gradient_norms)
+    trainer = Trainer(model, memories, config, combine)
     if manifest.optimizer:
         restore_optimizer(model, trainer.optimizer, read_tensors(out / manifest.optimizer))
 
@@ -124,6 +139,7 @@ def train(
 
     def save() -> None:
         record.seconds = clock.seconds()
+        record.gradient_norms = combine.previous_norms
         optimizer = None if record.finished else optimizer_tensors(model, trainer.optimizer)
         save_checkpoint(out, manifest, model, optimizer)
 

@@ -1,0 +1,140 @@
+"""Training end to end on small scenes: learns, stops, resumes, refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from scenes import write_scene
+
+from ofvl_core.checkpoint import load_manifest, load_model
+from ofvl_core.datasets import load_scene
+from ofvl_core.datasets.images import read_color
+from ofvl_core.errors import CheckpointError, DataError
+from ofvl_core.geometry import pose_error
+from ofvl_core.localizer import Localizer
+from ofvl_core.training import trainer
+from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.optimisation import learning_rate
+
+CPU = torch.device("cpu")
+SHORT = TrainConfig(iterations=4, batch_size=2)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    return [load_scene(write_scene(tmp_path / name)) for name in ("a", "b")]
+
+
+def weights(folder):
+    return load_model(folder, load_manifest(folder), CPU).state_dict()
+
+
+def test_a_trained_model_finds_its_training_frames(tiny_scenes, tiny_checkpoint):
+    localizer = Localizer(tiny_checkpoint)
+    assert localizer.scenes == ["room_1", "room_2"]
+    for path in tiny_scenes:
+        scene = load_scene(path)
+        errors = []
+        for frame in scene.frames("train"):
+            found = localizer.localize(read_color(frame.color), scene.camera, scene.name)
+            assert found.world_from_camera is not None, found.reason
+            errors.append(pose_error(found.world_from_camera, frame.world_from_camera))
+        metres, degrees = np.median(errors, axis=0)
+        assert metres < 0.2
+        assert degrees < 5
+
+
+def test_same_seed_same_model(scenes, tmp_path):
+    for name in ("one", "two"):
+        trainer.train(scenes, SHORT, tmp_path / name, device=CPU)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(scenes, tmp_path):
+    trainer.train(scenes, SHORT, tmp_path / "whole", device=CPU)
+
+    def interrupt(iteration, losses):
+        if iteration == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    assert not trainer.train(scenes, SHORT, tmp_path / "parts", device=CPU, on_step=interrupt)
+    stopped = load_manifest(tmp_path / "parts")
+    assert (stopped.training.iteration, stopped.training.finished) == (2, False)
+    assert trainer.train(scenes, SHORT, tmp_path / "parts", device=CPU, resume=True)
+    assert load_manifest(tmp_path / "parts").optimizer is None
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name in whole:
+        assert torch.allclose(whole[name].float(), parts[name].float(), atol=1e-6), name
+
+
+def test_resume_takes_the_same_scenes_and_settings(scenes, tmp_path):
+    out = tmp_path / "model"
+    stop = lambda iteration, losses: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    trainer.train(scenes, SHORT, out, device=CPU, on_step=stop)
+    with pytest.raises(CheckpointError, match="other data"):
+        trainer.train(scenes[:1], SHORT, out, device=CPU, resume=True)
+    with pytest.raises(CheckpointError, match="other settings"):
+        trainer.train(scenes, SHORT.model_copy(update={"seed": 5}), out, device=CPU, resume=True)
+    with pytest.raises(CheckpointError, match="--resume"):
+        trainer.train(scenes, SHORT, out, device=CPU)
+    assert load_manifest(out).training.iteration == 1
+
+
+def test_a_scene_without_depth_is_named(scenes, tmp_path):
+    (scenes[1].root / "seq-01" / "frame-000003.depth.png").unlink()
+    with pytest.raises(DataError, match=r"frame-000003.*no depth"):
+        trainer.train([scenes[0], load_scene(scenes[1].root)], SHORT, tmp_path / "model", device=CPU)
+    assert not (tmp_path / "model").exists()
+
+
+def test_max_minutes_ends_the_schedule(scenes, tmp_path):
+    config = TrainConfig(iterations=10**6, max_minutes=0.05, batch_size=1)
+    start = time.monotonic()
+    assert trainer.train(scenes[:1], config, tmp_path / "model", device=CPU)
+    assert time.monotonic() - start < 30
+    assert 1 <= load_manifest(tmp_path / "model").training.iteration < 10**6
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = TrainConfig(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(config, progress) for progress in np.linspace(0, 1, 101)]
+    assert np.argmax(rates) == 10
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
+    assert (np.diff(rates[:11]) > 0).all()
+    assert (np.diff(rates[10:]) < 0).all()
+
+
+def test_a_killed_run_leaves_a_whole_checkpoint_or_none(scenes, tmp_path):
+    """kill -9 while checkpoints are written without pause."""
+    code = f"""
+from pathlib import Path
+import torch
+from ofvl_core.datasets import load_scene
+from ofvl_core.training import trainer
+from ofvl_core.training.config import TrainConfig
+trainer.SECONDS_BETWEEN_CHECKPOINTS = 0
+scene = load_scene(Path({str(scenes[0].root)!r}))
+out = Path({str(tmp_path / "model")!r})
+trainer.train([scene], TrainConfig(batch_size=1), out, device=torch.device("cpu"))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    manifest = tmp_path / "model" / "manifest.json"
+    deadline = time.monotonic() + 60
+    while not manifest.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = load_manifest(tmp_path / "model").training.iteration
+    assert before >= 1
+    config = load_manifest(tmp_path / "model").training.config
+    stop = lambda iteration, losses: signal.raise_signal(signal.SIGINT)  # noqa: E731
+    trainer.train(scenes[:1], config, tmp_path / "model", device=CPU, resume=True, on_step=stop)
+    assert load_manifest(tmp_path / "model").training.iteration == before + 1
