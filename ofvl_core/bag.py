@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from ofvl_core.camera import Camera
 from ofvl_core.datasets import Frame, load_scene
 from ofvl_core.datasets.images import read_color, read_depth
 from ofvl_core.datasets.robot import Robot, load_robot
-from ofvl_core.errors import DataError
+from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.geometry import Array, quaternion_xyzw
 from ofvl_core.trajectory import read_tum
 
@@ -43,6 +43,9 @@ ODOMETRY_MARGIN = 0.2
 
 ODOMETRY_FILE = "odometry.txt"
 
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+"""How a bag's messages are stored: Jazzy's default, and Humble's."""
+
 _types = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -51,15 +54,17 @@ def bag_from_dataset(
     out: Path,
     *,
     split: str = "test",
-    storage: Literal["mcap", "sqlite3"] = "mcap",
+    storage: str = "mcap",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Write a split of a scene as the bag `out`, a folder, and return its number of messages.
 
     `frame_stamps` says when each frame comes. `progress` is called with the frames done and their total.
     The bag appears when it is complete or not at all. Raises DataError when the data set is not usable or
-    `out` exists.
+    `out` exists, ConfigError for a storage that is neither 'mcap' nor 'sqlite3'.
     """
+    if storage not in STORAGES:
+        raise ConfigError(f"unknown storage '{storage}'; choose one of {', '.join(STORAGES)}")
     scene_root, out = Path(scene_root), Path(out)
     if out.exists():
         raise DataError(f"{out}: exists already; remove it or choose another name")
@@ -69,7 +74,7 @@ def bag_from_dataset(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         unfinished = Path(folder) / out.name  # the file inside a bag carries the bag's name
-        with Writer(unfinished, version=BAG_VERSION, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        with Writer(unfinished, version=BAG_VERSION, storage_plugin=STORAGES[storage]) as writer:
             recorder = _Recorder(writer, scene.camera, robot)
             recorder.write_static_transforms(stamped[0][0] - _nanoseconds(ODOMETRY_MARGIN))
             done = 0

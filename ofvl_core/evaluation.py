@@ -58,10 +58,12 @@ class SceneEvaluation:
         )
         milliseconds = [1000 * result.seconds for result in self.results if result.estimated is not None]
         p50, p95 = np.percentile(milliseconds, (50, 95)) if milliseconds else (np.inf, np.inf)
+        failures = int(np.isinf(self.errors[:, 0]).sum())
         return {
             "scene": self.scene,
             "frames": len(self.results),
-            "failures": int(np.isinf(self.errors[:, 0]).sum()),
+            "poses": len(self.results) - failures,
+            "failures": failures,
             "median_m": _finite(median_m),
             "median_deg": _finite(median_deg),
             "within_5cm_5deg": self.within(STRICT_M, STRICT_DEG),

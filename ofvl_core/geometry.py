@@ -30,7 +30,8 @@ def transform_from_rotation_vector(rotation_vector: ArrayLike, translation: Arra
 
 def quaternion_xyzw(transform: Array) -> Array:
     """Quaternion (4,) of a transform's rotation, with w >= 0."""
-    return Rotation.from_matrix(transform[:3, :3]).as_quat(canonical=True)
+    quaternion = Rotation.from_matrix(transform[:3, :3]).as_quat()
+    return -quaternion if quaternion[3] < 0 else quaternion
 
 
 def invert(a_from_b: Array) -> Array:

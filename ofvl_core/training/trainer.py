@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from ofvl_core.network import ARCHITECTURES, OFVLMS
 from ofvl_core.resize import input_camera
 from ofvl_core.training.augmentation import cell_targets, draw_batch, unwarped
 from ofvl_core.training.config import TrainConfig
-from ofvl_core.training.gradients import GradientNormalisation
+from ofvl_core.training.gradients import GradientNormalisation, Gradients
 from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
 from ofvl_core.training.memory import SceneMemory
 from ofvl_core.training.optimisation import (
@@ -77,13 +77,13 @@ class Trainer:
         for number, scene in enumerate(self.memories):
             random = np.random.default_rng((self.config.seed, number, iteration))
             losses.append(self._backward(scene, progress, random))
-            gradients.append([parameter.grad for parameter in shared])
-            for parameter in shared:
-                parameter.grad = None
+            gradients.append(_take_gradients(shared))
         for parameter, gradient in zip(shared, self.combine(gradients) if shared else [], strict=True):
             parameter.grad = gradient
-        for layer in self.layers:
-            layer.score.grad /= len(self.memories)
+        for layer, gradient in zip(
+            self.layers, _take_gradients(layer.score for layer in self.layers), strict=True
+        ):
+            layer.score.grad = gradient / len(self.memories)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         return torch.stack(losses).tolist()
@@ -100,6 +100,16 @@ class Trainer:
         penalty = sharing_penalty(layer.score for layer in self.layers)
         (loss + config.penalty_weight * penalty).backward()  # Eq. 3
         return loss.detach()
+
+
+def _take_gradients(parameters: Iterable[nn.Parameter]) -> Gradients:
+    """The gradients of one scene's backward pass, removed so that the next scene's start at nothing."""
+    taken = []
+    for parameter in parameters:
+        assert parameter.grad is not None
+        taken.append(parameter.grad)
+        parameter.grad = None
+    return taken
 
 
 def train(

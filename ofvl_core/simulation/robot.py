@@ -1,0 +1,104 @@
+"""A differential-drive robot: its frames, its motion, and what its wheels say about it."""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+from ofvl_core.geometry import transform
+
+Array = NDArray[np.float64]
+
+MAX_SPEED = 0.6  # metres a second
+MAX_TURN = 0.8  # radians a second
+ODOMETRY_RATE = 50.0  # hertz; also the rate of the simulated motion
+RADIUS = 0.22  # metres
+CAMERA_HEIGHT = 0.8
+CAMERA_PITCH = np.radians(2.0)  # downwards
+
+# Wheel odometry: one spread a sequence for the scales, then random walks a square root metre and radian.
+DISTANCE_SCALE, TURN_SCALE = 0.01, 0.015
+DISTANCE_WALK, TURN_WALK, HEADING_WALK = 0.004, 0.006, 0.004
+
+ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_link"
+OPTICAL_FRAME = "camera_color_optical_frame"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A fixed transform of the robot: parent_from_child (4, 4)."""
+
+    parent: str
+    child: str
+    parent_from_child: Array
+
+
+# base_link is on the floor between the wheels. The colour imager sits 15 mm to the left of camera_link, as
+# on a D435; the last step is REP-103's turn from x forward to z forward.
+MOUNTS = (
+    Mount(
+        BASE_FRAME,
+        CAMERA_FRAME,
+        transform((0.1, 0.0, CAMERA_HEIGHT), (0.0, np.sin(CAMERA_PITCH / 2), 0.0, np.cos(CAMERA_PITCH / 2))),
+    ),
+    Mount(CAMERA_FRAME, "camera_color_frame", transform((0.0, 0.015, 0.0), (0, 0, 0, 1))),
+    Mount("camera_color_frame", OPTICAL_FRAME, transform((0, 0, 0), (-0.5, 0.5, -0.5, 0.5))),
+)
+BASE_FROM_OPTICAL: Array = reduce(np.matmul, [mount.parent_from_child for mount in MOUNTS])
+
+
+def planar_pose(state: ArrayLike) -> Array:
+    """world_from_base (4, 4) of a state (x, y, yaw)."""
+    x, y, yaw = np.asarray(state, float)
+    return transform((x, y, 0.0), Rotation.from_rotvec((0.0, 0.0, yaw)).as_quat())
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A drive: the twist of each of N steps of 1 / ODOMETRY_RATE, and the states before and after them.
+
+    `states` (N + 1, 3) are x, y, yaw in the world; `twists` (N, 2) metres and radians a second.
+    """
+
+    start: float
+    states: Array
+    twists: Array
+
+    @property
+    def times(self) -> Array:
+        """Times (N + 1,) of the states, seconds."""
+        return self.start + np.arange(len(self.states)) / ODOMETRY_RATE
+
+    def world_from_base(self, time: float) -> Array:
+        """The exact pose at a time within the drive."""
+        step = int(np.clip((time - self.start) * ODOMETRY_RATE, 0, len(self.twists) - 1))
+        return planar_pose(advance(self.states[step], self.twists[step], time - self.times[step]))
+
+    def odometry(self, rng: np.random.Generator) -> Array:
+        """odom_from_base as states (N + 1, 3) that the wheels report: from zero, with drift."""
+        moved, turned = self.twists.T / ODOMETRY_RATE
+        far, turn = np.sqrt(np.abs(moved)), np.sqrt(np.abs(turned))
+        scales = 1 + rng.normal(0, (DISTANCE_SCALE, TURN_SCALE))
+        noise = rng.normal(size=(3, len(moved)))
+        measured = np.stack(
+            [
+                scales[0] * moved + DISTANCE_WALK * far * noise[0],
+                scales[1] * turned + TURN_WALK * turn * noise[1] + HEADING_WALK * far * noise[2],
+            ],
+            axis=1,
+        )
+        states = np.zeros((len(measured) + 1, 3))
+        for step, twist in enumerate(measured):
+            states[step + 1] = advance(states[step], twist, 1.0)
+        return states
+
+
+def advance(state: Array, twist: Array, duration: float) -> Array:
+    """The state (x, y, yaw) after driving an exact arc with a constant twist (speed, turn rate)."""
+    x, y, yaw = state
+    distance, turn = twist[0] * duration, twist[1] * duration
+    # The chord of an arc: sin(turn / 2) / (turn / 2) of its length, along the mean heading.
+    chord = distance * np.sinc(turn / (2 * np.pi))
+    return np.array([x + chord * np.cos(yaw + turn / 2), y + chord * np.sin(yaw + turn / 2), yaw + turn])

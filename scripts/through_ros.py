@@ -1,0 +1,166 @@
+"""Plays a scene's bag through the running localizer node over DDS and scores the poses that come back."""
+
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rich.console import Console
+from sensor_msgs.msg import Image
+
+from ofvl_core import realsense
+from ofvl_core.bag import frame_stamps
+from ofvl_core.datasets import load_scene
+from ofvl_core.datasets.robot import load_robot
+from ofvl_core.evaluation import Result, SceneEvaluation, training_poses
+from ofvl_core.geometry import Array, invert, transform
+
+ROOT = Path(__file__).resolve().parents[1]
+LAST_POSE = 2.0
+"""Seconds after the bag's end in which a pose may still arrive."""
+
+console = Console()
+
+
+def environment() -> dict[str, str]:
+    """A DDS domain of our own on this machine, and the profile that lets images through."""
+    return os.environ | {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 100)),
+        "OMP_WAIT_POLICY": "PASSIVE",  # the network's threads leave the cores to the other processes
+        "RCUTILS_COLORIZED_OUTPUT": "0",
+    }
+
+
+class RunningLocalizer:
+    """The localizer node as a process, and a node here that listens to it.
+
+    Latency is the time from an image's arrival here to its pose's, both over DDS.
+    """
+
+    def __init__(self, checkpoint: Path, base_frame: str, log: Path):
+        os.environ.update(environment())
+        self._log_path = log
+        self._log = open(log, "w")  # noqa: SIM115 closed in __exit__
+        parameters = {"checkpoint": checkpoint, "base_frame": base_frame, "use_sim_time": "true"}
+        remappings = {"image": realsense.COLOR_IMAGE, "camera_info": realsense.COLOR_INFO}
+        self._process = self._start("localizer_node", parameters, remappings)
+        rclpy.init()
+        self._node = Node("score")
+        self._images: dict[int, float] = {}
+        self._poses: dict[int, tuple[float, Array]] = {}
+        self._node.create_subscription(
+            Image, realsense.COLOR_IMAGE, self._on_image, qos_profile_sensor_data, raw=True
+        )
+        self._node.create_subscription(PoseStamped, "pose", self._on_pose, 100)
+        self._set_parameters = self._node.create_client(SetParameters, "localizer/set_parameters")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> "RunningLocalizer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._executor.shutdown()
+        self._thread.join()
+        self._node.destroy_node()
+        rclpy.try_shutdown()
+        self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._log.close()
+
+    def select_scene(self, scene: str) -> None:
+        """Switch the running node to a scene by its parameter."""
+        deadline = time.monotonic() + 60
+        while not self._set_parameters.wait_for_service(0.2):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the localizer did not start; its log is {self._log_path}")
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=scene)
+        request = SetParameters.Request(parameters=[Parameter(name="scene", value=value)])
+        answer = self._set_parameters.call(request, timeout_sec=30)
+        if answer is None or not answer.results[0].successful:
+            raise SystemExit(f"the localizer refused scene {scene}; its log is {self._log_path}")
+
+    def score(self, bag: Path, scene_root: Path, split: str = "test") -> SceneEvaluation:
+        """Play a bag that `ofvl bag from-dataset` made of `scene_root`; compare `pose` with the truth."""
+        scene, robot = load_scene(scene_root), load_robot(scene_root)
+        optical_from_base = invert(robot.base_from_optical if robot else realsense.BODY_FROM_OPTICAL)
+        self._images.clear()
+        self._poses.clear()
+        parameters = {"bag": bag, "wait_for_subscriber": realsense.COLOR_IMAGE}
+        with console.status(f"playing {bag.name}"):
+            if self._start("bag_player", parameters, {}).wait() != 0:
+                raise SystemExit(f"the bag was not played to its end; see {self._log_path}")
+            time.sleep(LAST_POSE)
+        results = []
+        frames = scene.frames(split)
+        for stamp, frame in zip(frame_stamps(frames), frames, strict=True):
+            arrived, estimated = self._poses.get(stamp, (np.inf, None))
+            reason = None if estimated is not None else "no pose received"
+            latency = arrived - self._images.get(stamp, arrived)
+            true = frame.world_from_camera @ optical_from_base
+            results.append(Result(frame.name, frame.color, true, estimated, latency, reason))
+        return SceneEvaluation(scene.name, results, training_poses(scene) @ optical_from_base)
+
+    def _start(
+        self, module: str, parameters: dict[str, object], remappings: dict[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        arguments = [
+            word for name, value in parameters.items() for word in ("-p", f"{name}:={_quoted(value)}")
+        ]
+        arguments += [word for name, topic in remappings.items() for word in ("-r", f"{name}:={topic}")]
+        command = [sys.executable, "-m", f"ofvl_ros.{module}", "--ros-args", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT)
+
+    def _on_image(self, serialized: bytes) -> None:
+        seconds, nanoseconds = struct.unpack_from("<iI", serialized, 4)  # the stamp begins every Image
+        self._images[seconds * 1_000_000_000 + nanoseconds] = time.monotonic()
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        now, stamp = time.monotonic(), message.header.stamp
+        p, q = message.pose.position, message.pose.orientation
+        pose = transform([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
+        self._poses[stamp.sec * 1_000_000_000 + stamp.nanosec] = (now, pose)
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
+
+
+def _quoted(value: object) -> str:
+    """A value as YAML: a path may hold spaces."""
+    return value if isinstance(value, str) else f"'{value}'"
+
+
+def ofvl(*arguments: object) -> None:
+    """Run an `ofvl` command, showing it as a user would type it."""
+    words = [str(argument) for argument in arguments]
+    shown = " ".join(f"'{word}'" if " " in word else word for word in words)
+    console.print(f"[bold]$ ofvl {shown}[/]", highlight=False, soft_wrap=True)
+    command = [sys.executable, "-c", "from ofvl_core.cli import main; main()", *words]
+    status = subprocess.run(command, cwd=ROOT).returncode
+    if status != 0:
+        raise SystemExit(status)

@@ -1,0 +1,205 @@
+"""Where the map goes in the tf tree, and the messages that say so."""
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import TransformStamped
+from hypothesis import given
+from hypothesis import strategies as st
+from rclpy.duration import Duration
+from ros_helpers import NANOSECONDS, camera_info_message, time_message
+from scipy.spatial.transform import Rotation
+from tf2_ros import Buffer, TransformException
+
+from ofvl_core.camera import Camera
+from ofvl_core.errors import ConfigError
+from ofvl_core.geometry import Array, interpolate
+from ofvl_core.realsense import BODY_FROM_OPTICAL
+from ofvl_ros import frames
+from ofvl_ros.frames import CameraTree
+from ofvl_ros.messages import camera_from_info, matrix, pose_stamped, transform_stamped
+
+STAMP = 100 * NANOSECONDS
+OPTICAL = "camera_color_optical_frame"
+
+
+def random_transform(seed: int) -> Array:
+    random = np.random.default_rng(seed)
+    result = np.eye(4)
+    result[:3, :3] = Rotation.random(random_state=random).as_matrix()
+    result[:3, 3] = random.uniform(-5, 5, 3)
+    return result
+
+
+BASE_FROM_CAMERA = random_transform(1)
+CAMERA_FROM_OPTICAL = BODY_FROM_OPTICAL
+MAP_FROM_OPTICAL = random_transform(2)
+ODOM_FROM_BASE = [random_transform(3), random_transform(4)]
+ODOMETRY_PERIOD = NANOSECONDS // 10
+
+
+class Tree(Buffer):
+    """A buffer that is filled by hand."""
+
+    def static(self, parent: str, child: str, parent_from_child: Array) -> None:
+        self.set_transform_static(
+            transform_stamped(parent_from_child, parent, child, time_message(0)), "test"
+        )
+
+    def moving(self, parent: str, child: str, parent_from_child: Array, stamp: int) -> None:
+        self.set_transform(transform_stamped(parent_from_child, parent, child, time_message(stamp)), "test")
+
+    def camera(self) -> None:
+        self.static("camera_link", OPTICAL, CAMERA_FROM_OPTICAL)
+
+    def robot(self) -> None:
+        self.camera()
+        self.static("base_link", "camera_link", BASE_FROM_CAMERA)
+
+    def odometry(self) -> None:
+        """Two samples around STAMP, which is a quarter of the way from one to the other."""
+        for number, odom_from_base in enumerate(ODOM_FROM_BASE):
+            self.moving("odom", "base_link", odom_from_base, STAMP + (4 * number - 1) * ODOMETRY_PERIOD // 4)
+
+
+@pytest.fixture(autouse=True)
+def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "SETTLE_TIME", 0.0)
+    monkeypatch.setattr(frames, "EXAMINE_PERIOD", 0.0)
+
+
+def attach(tree: Tree) -> TransformStamped:
+    transform = CameraTree(tree, "map", Duration(seconds=0.0)).attach_map(
+        MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP)
+    )
+    assert transform is not None
+    assert transform.header.frame_id == "map"
+    assert transform.header.stamp == time_message(STAMP)
+    return transform
+
+
+def test_with_odometry_the_map_is_above_odom() -> None:
+    tree = Tree()
+    tree.robot()
+    tree.odometry()
+    transform = attach(tree)
+    odom_from_base = interpolate(*ODOM_FROM_BASE, 0.25)
+    map_from_optical = matrix(transform.transform) @ odom_from_base @ BASE_FROM_CAMERA @ CAMERA_FROM_OPTICAL
+    assert transform.child_frame_id == "odom"
+    np.testing.assert_allclose(map_from_optical, MAP_FROM_OPTICAL, atol=1e-9)
+
+
+def test_a_camera_alone_hangs_by_its_link() -> None:
+    tree = Tree()
+    tree.camera()
+    transform = attach(tree)
+    assert transform.child_frame_id == "camera_link"
+    np.testing.assert_allclose(matrix(transform.transform) @ CAMERA_FROM_OPTICAL, MAP_FROM_OPTICAL, atol=1e-9)
+
+
+def test_an_optical_frame_alone_is_its_own_root() -> None:
+    transform = attach(Tree())
+    assert transform.child_frame_id == OPTICAL
+    np.testing.assert_allclose(matrix(transform.transform), MAP_FROM_OPTICAL, atol=1e-12)
+
+
+@pytest.mark.parametrize("root", ["odom", "camera_link", OPTICAL])
+def test_our_own_broadcast_is_not_mistaken_for_a_parent(root: str) -> None:
+    tree = Tree()
+    if root == "odom":
+        tree.robot()
+        tree.odometry()
+    elif root == "camera_link":
+        tree.camera()
+    first = attach(tree)
+    tree.set_transform(first, "test")
+    again = attach(tree)
+    assert (first.child_frame_id, again.child_frame_id) == (root, root)
+    np.testing.assert_allclose(matrix(again.transform), matrix(first.transform), atol=1e-9)
+
+
+def test_odometry_that_comes_later_takes_over() -> None:
+    tree = Tree()
+    tree.robot()
+    camera_tree = CameraTree(tree, "map", Duration(seconds=0.0))
+    before = camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP - NANOSECONDS))
+    assert before is not None
+    tree.set_transform(before, "test")
+    tree.odometry()
+    after = camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP))
+    assert after is not None
+    assert (before.child_frame_id, after.child_frame_id) == ("base_link", "odom")
+
+
+def test_nothing_is_attached_while_the_tree_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = Tree()
+    camera_tree = CameraTree(tree, "map", Duration(seconds=0.0))
+    monkeypatch.setattr(frames, "SETTLE_TIME", 1e6)
+    assert camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP)) is None
+    tree.camera()
+    monkeypatch.setattr(frames, "SETTLE_TIME", 0.0)
+    transform = camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP))
+    assert transform is not None
+    assert transform.child_frame_id == "camera_link"
+
+
+def test_odometry_that_ends_before_the_image_is_not_stretched() -> None:
+    tree = Tree()
+    tree.robot()
+    tree.moving("odom", "base_link", ODOM_FROM_BASE[0], STAMP - NANOSECONDS)
+    with pytest.raises(TransformException):
+        attach(tree)
+
+
+def test_the_base_is_found_at_the_stamp() -> None:
+    tree = Tree()
+    tree.robot()
+    camera_tree = CameraTree(tree, "map", Duration(seconds=0.0))
+    found = camera_tree.transform(OPTICAL, "base_link", time_message(STAMP))
+    np.testing.assert_allclose(found @ BASE_FROM_CAMERA @ CAMERA_FROM_OPTICAL, np.eye(4), atol=1e-9)
+    with pytest.raises(TransformException):
+        camera_tree.transform(OPTICAL, "wheel", time_message(STAMP))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_transforms_survive_the_message(seed: int) -> None:
+    map_from_body = random_transform(seed)
+    stamp = time_message(STAMP + 123)
+    transform = transform_stamped(map_from_body, "map", "body", stamp)
+    np.testing.assert_allclose(matrix(transform.transform), map_from_body, atol=1e-12)
+    assert (transform.header.frame_id, transform.child_frame_id) == ("map", "body")
+    pose = pose_stamped(map_from_body, "map", stamp)
+    assert (pose.header.frame_id, pose.header.stamp) == ("map", stamp)
+    for axis in "xyz":
+        assert getattr(pose.pose.position, axis) == getattr(transform.transform.translation, axis)
+    assert pose.pose.orientation == transform.transform.rotation
+
+
+CAMERA = Camera(640, 480, 600.0, 610.0, 320.5, 240.25, (0.1, -0.2, 0.001, 0.002, 0.05))
+
+
+def test_camera_info_is_read_in_opencvs_order() -> None:
+    info = camera_info_message(CAMERA)
+    info.d = list(CAMERA.distortion)
+    assert camera_from_info(info) == CAMERA
+
+
+@pytest.mark.parametrize(("model", "count"), [("", 0), ("plumb_bob", 4), ("rational_polynomial", 8)])
+def test_distortion_models_that_opencv_has_are_taken(model: str, count: int) -> None:
+    info = camera_info_message(CAMERA)
+    info.distortion_model, info.d = model, [0.01] * count
+    assert camera_from_info(info).distortion == (0.01,) * count
+
+
+@pytest.mark.parametrize(("model", "count"), [("equidistant", 4), ("plumb_bob", 8), ("fisheye", 0), ("", 5)])
+def test_other_distortion_models_are_refused(model: str, count: int) -> None:
+    info = camera_info_message(CAMERA)
+    info.distortion_model, info.d = model, [0.0] * count
+    with pytest.raises(ConfigError, match=f"'{model}' with {count} coefficients"):
+        camera_from_info(info)
+
+
+def test_an_uncalibrated_camera_is_refused() -> None:
+    info = camera_info_message(CAMERA)
+    info.k = np.zeros(9)
+    with pytest.raises(ConfigError, match="not set"):
+        camera_from_info(info)
