@@ -16,6 +16,9 @@ ITERATIONS = 900
 MAX_MINUTES = 5.0
 """A slower machine trains for fewer iterations rather than longer."""
 
+RATE = 3.0
+"""Speed of playing: the simulated camera keeps 3 frames a second."""
+
 BOUND_M, BOUND_DEG = 0.10, 3.0
 
 
@@ -35,7 +38,7 @@ def main() -> None:
     with RunningLocalizer(OUT / "model", "base_link", OUT / "localizer.log") as localizer:
         for scene in scenes:
             localizer.select_scene(scene.name)
-            evaluations.append(localizer.score(OUT / "bags" / scene.name, scene))
+            evaluations.append(localizer.score(OUT / "bags" / scene.name, scene, RATE))
 
     summaries = [evaluation.summary() for evaluation in evaluations]
     write_json(OUT / "results.json", {"scenes": summaries})

@@ -104,13 +104,13 @@ class RunningLocalizer:
         if answer is None or not answer.results[0].successful:
             raise SystemExit(f"the localizer refused scene {scene}; its log is {self._log_path}")
 
-    def score(self, bag: Path, scene_root: Path, split: str = "test") -> SceneEvaluation:
+    def score(self, bag: Path, scene_root: Path, rate: float = 1.0, split: str = "test") -> SceneEvaluation:
         """Play a bag that `ofvl bag from-dataset` made of `scene_root`; compare `pose` with the truth."""
         scene, robot = load_scene(scene_root), load_robot(scene_root)
         optical_from_base = invert(robot.base_from_optical if robot else realsense.BODY_FROM_OPTICAL)
         self._images.clear()
         self._poses.clear()
-        parameters = {"bag": bag, "wait_for_subscriber": realsense.COLOR_IMAGE}
+        parameters = {"bag": bag, "rate": rate, "wait_for_subscriber": realsense.COLOR_IMAGE}
         with console.status(f"playing {bag.name}"):
             if self._start("bag_player", parameters, {}).wait() != 0:
                 raise SystemExit(f"the bag was not played to its end; see {self._log_path}")
@@ -152,7 +152,7 @@ class RunningLocalizer:
 
 def _quoted(value: object) -> str:
     """A value as YAML: a path may hold spaces."""
-    return value if isinstance(value, str) else f"'{value}'"
+    return f"'{value}'" if isinstance(value, Path) else str(value)
 
 
 def ofvl(*arguments: object) -> None:

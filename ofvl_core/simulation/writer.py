@@ -16,14 +16,6 @@ from ofvl_core.simulation import robot
 
 Array = NDArray[np.float64]
 
-# Huffman coding alone: as small as the rest for noisy images, and the fastest.
-PNG_OPTIONS = (
-    cv2.IMWRITE_PNG_COMPRESSION,
-    1,
-    cv2.IMWRITE_PNG_STRATEGY,
-    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
-)
-
 
 def sequence_folder(scene: Path, number: int) -> Path:
     """The folder of a sequence; numbers begin at 1."""
@@ -86,5 +78,5 @@ def write_scene(scene: Path, camera: Camera, train: int, test: int) -> None:
 
 
 def _write_png(path: Path, image: NDArray[np.integer[Any]]) -> None:
-    if not cv2.imwrite(str(path), image, PNG_OPTIONS):
+    if not cv2.imwrite(str(path), image):
         raise DataError(f"{path} could not be written: check free space and permissions of the folder")
