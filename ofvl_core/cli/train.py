@@ -11,7 +11,7 @@ from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.device import choose_device
 from ofvl_core.errors import ConfigError
 from ofvl_core.network import ARCHITECTURES
-from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.config import AUGMENTATIONS, TrainConfig
 from ofvl_core.training.trainer import train as run
 
 STOPPED = 130
@@ -31,6 +31,10 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images a scene in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine schedule.")] = None,
     seed: Annotated[int | None, typer.Option(min=0)] = None,
+    augmentation: Annotated[
+        str | None,
+        typer.Option(metavar="paper|robot", help="robot: a camera that stays level learns faster."),
+    ] = None,
     device: DeviceOption = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --out with its settings.")
@@ -45,6 +49,12 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
     }
+    if augmentation is not None:
+        if augmentation not in AUGMENTATIONS:
+            raise ConfigError(
+                f"unknown augmentation '{augmentation}'; choose one of {', '.join(AUGMENTATIONS)}"
+            )
+        given["augmentation"] = AUGMENTATIONS[augmentation]
     given = {name: value for name, value in given.items() if value is not None}
     if model is not None and model not in ARCHITECTURES:
         raise ConfigError(f"unknown model '{model}'; choose one of {', '.join(ARCHITECTURES)}")

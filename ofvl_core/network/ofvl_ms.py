@@ -45,12 +45,10 @@ ARCHITECTURES = {
     "ofvl_ms34": Architecture(depths=(3, 4, 6, 3)),
     "ofvl_ms50": Architecture(depths=(3, 4, 6, 3), kernels=(1, 3, 1)),
     "ofvl_ms_lite": Architecture(
-        depths=(1, 1, 2, 2),
-        stem_width=16,
-        widths=(32, 64, 128, 192),
+        depths=(1, 1, 1, 1),
+        widths=(16, 32, 64, 128),
         strides=(1, 2, 2, 1),
-        head_widths=(192, 128),
-        branch_width=64,
+        head_widths=(128,),
         input_height=120,
     ),
 }

@@ -58,7 +58,7 @@ class Wall:
 
 def build(rng: Random) -> Room:
     """Draw a room of 5 to 6.5 by 4 to 5.2 metres."""
-    length, width = rng.uniform(5.0, 6.5), rng.uniform(4.0, 5.2)
+    length, width = rng.uniform(4.2, 5.2), rng.uniform(3.5, 4.2)
     walls = [
         Wall(_placed(x * length / 2, y * width / 2, np.arctan2(-y, -x) - np.pi / 2), span, [])
         for x, y, span in ((-1, 0, width), (1, 0, width), (0, -1, length), (0, 1, length))

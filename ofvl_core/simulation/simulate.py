@@ -21,7 +21,7 @@ from ofvl_core.simulation import room, writer
 from ofvl_core.simulation.rgbd import D435_COLOUR, RgbdCamera
 from ofvl_core.simulation.robot import BASE_FROM_OPTICAL, Motion
 from ofvl_core.simulation.seeding import CAMERA, LAYOUT, MOTION, ODOMETRY, stream
-from ofvl_core.simulation.trajectory import Coverage, survey, wander
+from ofvl_core.simulation.trajectory import patrol
 from ofvl_core.simulation.world import Scenery, World
 
 Array = NDArray[np.float64]
@@ -78,7 +78,7 @@ def simulate(
     with tempfile.TemporaryDirectory(dir=out, prefix=".simulating-") as partial, _pool(workers) as pool:
         folders = [Path(partial) / target.name for target in targets]
         plans = [
-            pool.submit(plan_drives, seed, scene, train_sequences, test_sequences, frames)
+            pool.submit(plan_drives, seed, scene, train_sequences + test_sequences, frames)
             for scene in range(scenes)
         ]
         renderings = []
@@ -102,17 +102,21 @@ def simulate(
     return targets
 
 
-def plan_drives(seed: int, scene: int, train: int, test: int, frames: int) -> list[Motion]:
-    """The drives of a scene: `train` that together survey the room, and `test` through what they saw."""
+def plan_drives(seed: int, scene: int, sequences: int, frames: int) -> list[Motion]:
+    """The drives of a scene: one route, another path each time."""
     free = room.build(stream(seed, scene, LAYOUT)).free
-    coverage = Coverage(free, stream(seed, scene, MOTION))
+    clockwise = bool(stream(seed, scene, MOTION).integers(2))
     duration = (frames - 1) / FRAME_RATE + 2 * LEAD
-    drives = []
-    for sequence in range(train + test):
-        drive = survey if sequence < train else wander
-        start = PAUSE + sequence * (duration + PAUSE)
-        drives.append(drive(free, coverage, start, duration, stream(seed, scene, MOTION, sequence)))
-    return drives
+    return [
+        patrol(
+            free,
+            clockwise,
+            PAUSE + sequence * (duration + PAUSE),
+            duration,
+            stream(seed, scene, MOTION, sequence),
+        )
+        for sequence in range(sequences)
+    ]
 
 
 def render(recording: Recording) -> int:

@@ -8,11 +8,12 @@ pixel that pose estimation will use.
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from ofvl_core.camera import Camera, cell_pixels
 from ofvl_core.geometry import Array
@@ -31,18 +32,19 @@ class Batch(NamedTuple):
 
 def draw_batch(memory: SceneMemory, size: int, stride: int, ranges: Augmentation, random: Generator) -> Batch:
     """`size` random frames, each seen through its own random warp."""
-    device = memory.images.device
-    indices = torch.from_numpy(random.integers(len(memory), size=size)).to(device)
-    warps = np.stack([random_warp(memory.input_camera, memory.camera, ranges, random) for _ in range(size)])
-    stored_from_input = torch.from_numpy(warps).float().to(device)
-    images = warp_images(memory.images[indices], stored_from_input, memory.input_camera)
-    images = _relight(images, ranges, random)
+    indices = random.integers(len(memory), size=size)
+    warps = [random_warp(memory.input_camera, memory.camera, ranges, random) for _ in range(size)]
+    warped = warp_images(memory.images[indices], warps, memory.input_camera)
+    images = _relight(
+        normalise(torch.from_numpy(warped).to(memory.device).permute(0, 3, 1, 2)), ranges, random
+    )
+    chosen = torch.from_numpy(indices).to(memory.device)
     coordinates, valid = cell_targets(
-        memory.depths[indices],
-        memory.world_from_camera[indices],
+        memory.depths[chosen],
+        memory.world_from_camera[chosen],
         memory.camera,
         memory.input_camera,
-        stored_from_input,
+        torch.from_numpy(np.stack(warps)).float().to(memory.device),
         stride,
     )
     return Batch(images, coordinates, valid)
@@ -67,14 +69,15 @@ def unwarped(input_camera: Camera, stored: Camera) -> Array:
     return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
 
 
-def warp_images(images: Tensor, stored_from_input: Tensor, camera: Camera) -> Tensor:
-    """Images (B, 3, H, W) uint8 sampled bilinearly at every input pixel, in -1..1; outside is mid-grey."""
-    pixels = torch.from_numpy(cell_pixels(camera.width, camera.height, stride=1)).float().to(images.device)
-    x, y = _carry(stored_from_input, pixels).unbind(-1)
-    height, width = images.shape[-2:]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
-    grid = grid.view(len(images), camera.height, camera.width, 2)
-    return F.grid_sample(normalise(images), grid, align_corners=False)
+def warp_images(
+    images: NDArray[np.uint8], stored_from_input: list[Array], camera: Camera
+) -> NDArray[np.uint8]:
+    """Images (B, H, W, 3) sampled bilinearly at every pixel of the input `camera`; outside is mid-grey."""
+    size, flags = (camera.width, camera.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = np.empty((len(images), camera.height, camera.width, 3), np.uint8)
+    for image, warp, result in zip(images, stored_from_input, warped, strict=True):
+        cv2.warpAffine(image, warp, size, result, flags, cv2.BORDER_CONSTANT, (128, 128, 128))
+    return warped
 
 
 def cell_targets(
@@ -90,7 +93,7 @@ def cell_targets(
     `depths` (B, H, W) in metres belong to the `stored` camera, `camera` is the network input's.
     """
     pixels = torch.from_numpy(cell_pixels(camera.width, camera.height, stride)).float().to(depths.device)
-    x, y = _carry(stored_from_input, pixels).unbind(-1)
+    x, y = (pixels @ stored_from_input[:, :, :2].mT + stored_from_input[:, None, :, 2]).unbind(-1)
     column, row = x.round().long(), y.round().long()
     inside = (column >= 0) & (column < stored.width) & (row >= 0) & (row < stored.height)
     frame = torch.arange(len(depths), device=depths.device)[:, None]
@@ -100,11 +103,6 @@ def cell_targets(
     points = points @ world_from_camera[:, :3, :3].mT + world_from_camera[:, None, :3, 3]
     shape = (len(depths), -1, camera.height // stride, camera.width // stride)
     return points.mT.reshape(shape), (inside & (depth > 0)).reshape(shape)
-
-
-def _carry(stored_from_input: Tensor, pixels: Tensor) -> Tensor:
-    """Pixels (P, 2) through affine maps (B, 2, 3): (B, P, 2)."""
-    return pixels @ stored_from_input[:, :, :2].mT + stored_from_input[:, None, :, 2]
 
 
 def _relight(images: Tensor, ranges: Augmentation, random: Generator) -> Tensor:

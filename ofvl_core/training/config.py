@@ -22,6 +22,13 @@ class Augmentation(BaseModel):
     )
 
 
+AUGMENTATIONS = {
+    "paper": Augmentation(),
+    "robot": Augmentation(scale=(0.8, 1.25), rotation_deg=4.0, shear_deg=0.0, shift=0.1),
+}
+"""By how the camera is carried: in any hand, or level on a wheeled robot, which needs less to be learned."""
+
+
 class TrainConfig(BaseModel):
     """How a model is trained. `learning_rate` is the peak of a cosine schedule with a linear warm-up."""
 
@@ -31,11 +38,21 @@ class TrainConfig(BaseModel):
     iterations: int = Field(2000, gt=0, description="optimiser steps; each sees one batch of every scene")
     max_minutes: Positive | None = Field(None, description="the schedule ends by then, wherever it is")
     batch_size: int = Field(8, gt=0, description="images a scene in a step")
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 4e-3
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the iterations")
-    distance_warmup: float = Field(0.3, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
+    distance_warmup: float = Field(0.9, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
     penalty_weight: float = Field(0.25, ge=0, description="beta of Eq. 3")
+    sharing_decided: float = Field(
+        0.1, gt=0, le=1, description="share of the iterations after which scores rest"
+    )
+    statistics_rest: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="share of the iterations after which normalisation keeps to its running statistics: "
+        "a batch holds few views of a scene, and its statistics vary",
+    )
     gradient_clip: Positive = Field(1.0, description="largest global norm of a step's gradient")
     seed: int = Field(0, ge=0)
     augmentation: Augmentation = Augmentation()

@@ -18,7 +18,8 @@ OVERSAMPLING = 2
 
 
 class SceneMemory:
-    """Images (N, 3, H, W) uint8 RGB, depths (N, H, W) in metres (0 = unknown), poses (N, 4, 4)."""
+    """Images (N, H, W, 3) uint8 RGB in main memory; on the device depths (N, H, W) in metres, 0 where
+    unknown, and poses (N, 4, 4)."""
 
     def __init__(
         self,
@@ -44,7 +45,8 @@ class SceneMemory:
 
         with ThreadPoolExecutor() as pool:  # OpenCV decodes outside the interpreter lock
             colors, depths = zip(*pool.map(load, frames), strict=True)
-        self.images = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2).contiguous().to(device)
+        self.device = device
+        self.images = np.stack(colors)
         self.depths = torch.from_numpy(np.stack(depths)).to(device)
         poses = np.stack([frame.world_from_camera for frame in frames])
         self.world_from_camera = torch.from_numpy(poses).float().to(device)

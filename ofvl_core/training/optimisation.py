@@ -16,7 +16,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=config.learning_rate)
+    return AdamW(groups, lr=config.learning_rate, fused=True)
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:

@@ -63,12 +63,16 @@ class Trainer:
         self.combine = combine
         self.optimizer = make_optimizer(model, config)
         self.layers = list(model.scored_layers.values())
+        self.norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self.device = next(model.parameters()).device
         self.mixed_precision = has_fast_bfloat16(self.device)
 
     def step(self, iteration: int, progress: float) -> list[float]:
         """Train on one batch of every scene; returns the scene coordinate losses (Eq. 4)."""
         self.model.train()
+        if progress >= self.config.statistics_rest:
+            for module in self.norms:
+                module.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress)
         self.optimizer.zero_grad(set_to_none=True)
@@ -80,10 +84,10 @@ class Trainer:
             gradients.append(_take_gradients(shared))
         for parameter, gradient in zip(shared, self.combine(gradients) if shared else [], strict=True):
             parameter.grad = gradient
-        for layer, gradient in zip(
-            self.layers, _take_gradients(layer.score for layer in self.layers), strict=True
-        ):
-            layer.score.grad = gradient / len(self.memories)
+        scores = [layer.score for layer in self.layers]
+        for score, gradient in zip(scores, _take_gradients(scores), strict=True):
+            if progress < self.config.sharing_decided:
+                score.grad = gradient / len(self.memories)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         return torch.stack(losses).tolist()
@@ -223,7 +227,7 @@ def _new_model(manifest: Manifest, memories: dict[str, SceneMemory], device: tor
 
 def _mean_and_deviation(memory: SceneMemory, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean (3,) and root-mean-square distance from it (), in metres, of the frames' scene coordinates."""
-    warp = torch.tensor(unwarped(memory.input_camera, memory.camera)).float().to(memory.images.device)
+    warp = torch.tensor(unwarped(memory.input_camera, memory.camera)).float().to(memory.device)
     warps = warp.expand(len(memory), 2, 3)
     coordinates, valid = cell_targets(
         memory.depths, memory.world_from_camera, memory.camera, memory.input_camera, warps, stride
