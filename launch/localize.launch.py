@@ -14,7 +14,12 @@ from launch_ros.parameter_descriptions import ParameterValue
 from ofvl_core import realsense
 
 SHARE = Path(get_package_share_directory("ofvl_ros"))
-PROFILES = "FASTRTPS_DEFAULT_PROFILES_FILE"
+
+ENVIRONMENT = {
+    "FASTRTPS_DEFAULT_PROFILES_FILE": str(SHARE / "config" / "fastdds.xml"),  # lets camera images through
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle network threads leave the cores to the robot's other processes
+}
+"""Set for the node where the user has not set them."""
 
 UNSET = "(params_file)"
 """Default of an argument that, left out, leaves the value to params_file; empty is a value of its own."""
@@ -46,7 +51,7 @@ def localizer(context: LaunchContext) -> list[Node]:
                 ("/tf", "tf"),
                 ("/tf_static", "tf_static"),
             ],
-            additional_env={PROFILES: os.environ.get(PROFILES, str(SHARE / "config" / "fastdds.xml"))},
+            additional_env={name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()},
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )

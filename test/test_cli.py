@@ -55,7 +55,7 @@ def test_info_of_a_checkpoint(tiny_checkpoint, tmp_path):
     specific = sum(layer["parameters"] for layer in content["layers"] if not layer["shared"])
     assert parameters["specific_convolutions"] == specific
     assert parameters["total"] == parameters["single_scene"] + parameters["per_scene"]
-    assert content["training"]["iteration"] == 100
+    assert content["training"]["iteration"] == 250
     assert "room_2" in output
 
 

@@ -158,7 +158,7 @@ def test_odometry_follows_the_true_motion_with_a_little_drift(scene):
 
 
 def test_odometry_drift_is_small_and_differs_between_sequences():
-    [drive] = simulation.plan_drives(3, 0, 1, 0, 60)
+    [drive] = simulation.plan_drives(3, 0, 1, 60)
     path = np.abs(drive.twists[:, 0]).sum() / robot.ODOMETRY_RATE
     turned = np.abs(drive.twists[:, 1]).sum() / robot.ODOMETRY_RATE
     true = geometry.invert(robot.planar_pose(drive.states[0])) @ robot.planar_pose(drive.states[-1])
@@ -191,7 +191,7 @@ def test_arc_has_the_radius_of_its_twist():
 def planned(request):
     """A room's layout and the drives planned in it."""
     layout = room.build(stream(request.param, 0, LAYOUT))
-    return layout, simulation.plan_drives(request.param, 0, 2, 1, 120)
+    return layout, simulation.plan_drives(request.param, 0, 3, 120)
 
 
 def test_drives_stay_inside_and_clear_of_furniture(planned):

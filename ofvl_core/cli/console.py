@@ -25,9 +25,9 @@ DeviceOption = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Wher
 
 
 def progress_bar() -> Progress:
-    """A progress bar on stderr that disappears when it is done."""
+    """A progress bar on stderr that disappears when it is done; none where stderr is a file."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=stderr, transient=True)
+    return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
 
 
 def emit_json(content: Any, target: str) -> None:
