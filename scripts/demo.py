@@ -12,8 +12,8 @@ from ofvl_core.report import write_report
 OUT = ROOT / "out" / "demo"
 SCENES = 3
 FRAMES = 120
-ITERATIONS = 900
-MAX_MINUTES = 5.0
+ITERATIONS = 2700
+MAX_MINUTES = 4.5
 """A slower machine trains for fewer iterations rather than longer."""
 
 RATE = 3.0
@@ -27,7 +27,7 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     ofvl("simulate", OUT / "scenes", "--scenes", SCENES, "--frames", FRAMES)
     ofvl(
-        "train", OUT / "scenes", "--model", "ofvl_ms_lite", "--out", OUT / "model",
+        "train", OUT / "scenes", "--model", "ofvl_ms_lite", "--augmentation", "robot", "--out", OUT / "model",
         "--iterations", ITERATIONS, "--max-minutes", MAX_MINUTES,
     )  # fmt: skip
     scenes = sorted((OUT / "scenes").iterdir())
