@@ -22,14 +22,16 @@ COLUMNS = {
     "scene": ("scene", "{}"),
     "frames": ("frames", "{}"),
     "poses": ("poses", "{}"),
-    "median_m": ("median [cm]", "{:.1f}"),
-    "median_deg": ("median [deg]", "{:.2f}"),
-    "within_5cm_5deg": ("within 5 cm, 5 deg", "{:.0%}"),
-    "latency_ms_p50": ("latency median [ms]", "{:.0f}"),
-    "latency_ms_p95": ("latency p95 [ms]", "{:.0f}"),
-    "nearest_view_m": ("nearest training view [m]", "{:.2f}"),
-    "nearest_view_deg": ("[deg]", "{:.0f}"),
+    "median_m": ("cm", "{:.1f}"),
+    "median_deg": ("deg", "{:.2f}"),
+    "within_5cm_5deg": ("5cm 5deg", "{:.0%}"),
+    "latency_ms_p50": ("ms", "{:.0f}"),
+    "latency_ms_p95": ("p95 ms", "{:.0f}"),
+    "nearest_view_m": ("near m", "{:.2f}"),
+    "nearest_view_deg": ("near deg", "{:.0f}"),
 }
+
+CAPTION = "cm, deg: median error. ms: latency. near: median distance and angle to the nearest training view."
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -39,7 +41,7 @@ td, th {{ padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, th:first-child {{ text-align: left }} img {{ max-width: 100% }}
 figure {{ display: inline-block; margin: .5em; vertical-align: top }}
 figcaption {{ font-size: 13px; color: #555 }}
-</style></head><body><h1>{title}</h1><p>{introduction}</p>{table}{sections}</body></html>
+</style></head><body><h1>{title}</h1><p>{introduction}</p>{table}<p>{caption}</p>{sections}</body></html>
 """
 
 
@@ -77,6 +79,7 @@ def write_report(
     page = _PAGE.format(
         title=html.escape(title),
         introduction=html.escape(introduction),
+        caption=CAPTION,
         table=f"<table><tr>{head}</tr>{body}</table>",
         sections="".join(sections),
     )

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ofvl_core.device import DEVICES
 from ofvl_core.files import write_json
-from ofvl_core.report import table_rows
+from ofvl_core.report import CAPTION, table_rows
 
 stderr = Console(stderr=True)
 stdout = Console()
@@ -42,7 +43,10 @@ def emit_json(content: Any, target: str) -> None:
 def print_table(summaries: Sequence[dict[str, Any]]) -> None:
     """Print scene summaries as a table."""
     headings, rows = table_rows(summaries)
-    table = Table(*headings)
+    table = Table(
+        *headings, caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )  # fits 80 columns
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(*row)
     stdout.print(table)
