@@ -24,14 +24,14 @@ COLUMNS = {
     "poses": ("poses", "{}"),
     "median_m": ("cm", "{:.1f}"),
     "median_deg": ("deg", "{:.2f}"),
-    "within_5cm_5deg": ("5cm 5deg", "{:.0%}"),
+    "within_5cm_5deg": ("5cm5deg", "{:.0%}"),
     "latency_ms_p50": ("ms", "{:.0f}"),
     "latency_ms_p95": ("p95 ms", "{:.0f}"),
     "nearest_view_m": ("near m", "{:.2f}"),
     "nearest_view_deg": ("near deg", "{:.0f}"),
 }
 
-CAPTION = "cm, deg: median error. ms: latency. near: median distance and angle to the nearest training view."
+CAPTION = "cm, deg: median error. ms, p95 ms: latency. near: median distance and angle to the nearest training view."
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>

@@ -46,7 +46,8 @@ def print_table(summaries: Sequence[dict[str, Any]]) -> None:
     table = Table(
         *headings, caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
     )  # fits 80 columns
-    table.columns[0].no_wrap = True
+    for column in table.columns:
+        column.no_wrap = True
     for row in rows:
         table.add_row(*row)
     stdout.print(table)

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
@@ -48,5 +49,9 @@ def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Ten
         key, _, name = full_name.partition(".")
         if name not in parameters:
             raise CheckpointError(f"optimiser state names '{name}', which the model lacks; train anew")
-        device = "cpu" if key == "step" else parameters[name].device
-        optimizer.state[parameters[name]][key] = tensor.to(device)
+        parameter = parameters[name]
+        if key == "step":
+            restored = tensor.to(parameter.device)
+        else:  # moments must lie in memory as their parameter does: the fused step relies on it
+            restored = torch.empty_like(parameter).copy_(tensor)
+        optimizer.state[parameter][key] = restored
