@@ -31,7 +31,7 @@ COLUMNS = {
     "nearest_view_deg": ("near deg", "{:.0f}"),
 }
 
-CAPTION = "cm, deg: median error. ms, p95 ms: latency. near: median distance and angle to the nearest training view."
+CAPTION = "cm, deg: median error; ms: latency; near: median distance and angle to the nearest training view"
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -44,7 +43,7 @@ def print_table(summaries: Sequence[dict[str, Any]]) -> None:
     """Print scene summaries as a table."""
     headings, rows = table_rows(summaries)
     table = Table(
-        *headings, caption=CAPTION, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+        *headings, caption=CAPTION, box=None, padding=(0, 1, 0, 0), pad_edge=False
     )  # fits 80 columns
     for column in table.columns:
         column.no_wrap = True

@@ -50,8 +50,6 @@ def restore_optimizer(model: nn.Module, optimizer: AdamW, tensors: dict[str, Ten
         if name not in parameters:
             raise CheckpointError(f"optimiser state names '{name}', which the model lacks; train anew")
         parameter = parameters[name]
-        if key == "step":
-            restored = tensor.to(parameter.device)
-        else:  # moments must lie in memory as their parameter does: the fused step relies on it
-            restored = torch.empty_like(parameter).copy_(tensor)
-        optimizer.state[parameter][key] = restored
+        # Moments must lie in memory as their parameter does: the fused step relies on it.
+        like = torch.empty((), device=parameter.device) if key == "step" else parameter
+        optimizer.state[parameter][key] = torch.empty_like(like).copy_(tensor)
