@@ -24,7 +24,7 @@ from ofvl_core import realsense
 from ofvl_core.camera import Camera
 from ofvl_core.datasets import Frame, load_scene
 from ofvl_core.datasets.images import read_color, read_depth
-from ofvl_core.datasets.robot import Robot, load_robot
+from ofvl_core.datasets.robot import ODOMETRY_FILE, Robot, load_robot
 from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.geometry import Array, quaternion_xyzw
 from ofvl_core.trajectory import read_tum
@@ -40,8 +40,6 @@ GAP = 1.0
 
 ODOMETRY_MARGIN = 0.2
 """Seconds of odometry kept around a sequence's frames, to interpolate at all of them; below GAP / 2."""
-
-ODOMETRY_FILE = "odometry.txt"
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 """How a bag's messages are stored: Jazzy's default, and Humble's."""

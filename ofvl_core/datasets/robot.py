@@ -1,15 +1,17 @@
 """The robot that carried the camera, where a data set knows it: frames and static transforms."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ofvl_core.errors import DataError
-from ofvl_core.geometry import Array, transform
+from ofvl_core.files import write_json
+from ofvl_core.geometry import Array, quaternion_xyzw, transform
 
 ROBOT_FILE = "robot.json"
+ODOMETRY_FILE = "odometry.txt"  # in a sequence: odom_from_base
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,18 @@ def load_robot(scene_root: Path) -> Robot | None:
         raise DataError(
             f"{path}: not a robot description ({error}); see docs/datasets.md for its keys"
         ) from None
+
+
+def write_robot(scene_root: Path, robot: Robot) -> None:
+    """Write what `load_robot` reads."""
+    content = asdict(robot)
+    content["static_transforms"] = [
+        {
+            "parent": parent,
+            "child": child,
+            "translation": parent_from_child[:3, 3].tolist(),
+            "rotation_xyzw": quaternion_xyzw(parent_from_child).tolist(),
+        }
+        for parent, child, parent_from_child in robot.static_transforms
+    ]
+    write_json(scene_root / ROBOT_FILE, content)

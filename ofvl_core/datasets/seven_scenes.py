@@ -15,9 +15,10 @@ from ofvl_core.geometry import Array, nearest_rigid
 logger = logging.getLogger(__name__)
 
 INTRINSICS_FILE = "camera-intrinsics.txt"
+TIMESTAMPS_FILE = "timestamps.txt"
 SPLIT_FILES = {"train": "TrainSplit.txt", "test": "TestSplit.txt"}
 VIDEO_RATE = 30.0
-"""Frames a second where a sequence has no timestamps.txt: frame numbers count a 30 Hz video."""
+"""Frames a second where a sequence has no time stamps: frame numbers count a 30 Hz video."""
 
 
 def find_scenes(paths: list[Path]) -> list[Path]:
@@ -92,7 +93,7 @@ def _read_sequence(root: Path, sequence: str, split_file: Path) -> list[Frame]:
     colors = sorted([*folder.glob("frame-*.color.png"), *folder.glob("frame-*.color.jpg")])
     if not colors:
         raise DataError(f"{folder}: no frame-*.color.png or .jpg; restore the images")
-    stamps = _read_timestamps(folder / "timestamps.txt")
+    stamps = _read_timestamps(folder / TIMESTAMPS_FILE)
     frames, not_finite = [], 0
     for color in colors:
         stem = color.name.split(".")[0]
@@ -105,7 +106,7 @@ def _read_sequence(root: Path, sequence: str, split_file: Path) -> list[Frame]:
         try:
             timestamp = stamps[number] if stamps else int(number) / VIDEO_RATE
         except (KeyError, ValueError):
-            raise DataError(f"{folder}: {color.name} has no time stamp; complete timestamps.txt") from None
+            raise DataError(f"{folder}: {color.name} has no time stamp; complete {TIMESTAMPS_FILE}") from None
         rigid = _checked_rigid(pose, folder / f"{stem}.pose.txt")
         frames.append(
             Frame(f"{sequence}/{stem}", sequence, color, depth if depth.exists() else None, rigid, timestamp)

@@ -1,12 +1,13 @@
 """A differential-drive robot: its frames, its motion, and what its wheels say about it."""
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
+from ofvl_core import realsense
+from ofvl_core.datasets.robot import Robot
 from ofvl_core.geometry import transform
 
 Array = NDArray[np.float64]
@@ -22,31 +23,26 @@ CAMERA_PITCH = np.radians(2.0)  # downwards
 DISTANCE_SCALE, TURN_SCALE = 0.01, 0.015
 DISTANCE_WALK, TURN_WALK, HEADING_WALK = 0.004, 0.006, 0.004
 
-ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_link"
-OPTICAL_FRAME = "camera_color_optical_frame"
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A fixed transform of the robot: parent_from_child (4, 4)."""
-
-    parent: str
-    child: str
-    parent_from_child: Array
-
-
 # base_link is on the floor between the wheels. The colour imager sits 15 mm to the left of camera_link, as
-# on a D435; the last step is REP-103's turn from x forward to z forward.
-MOUNTS = (
-    Mount(
-        BASE_FRAME,
-        CAMERA_FRAME,
-        transform((0.1, 0.0, CAMERA_HEIGHT), (0.0, np.sin(CAMERA_PITCH / 2), 0.0, np.cos(CAMERA_PITCH / 2))),
-    ),
-    Mount(CAMERA_FRAME, "camera_color_frame", transform((0.0, 0.015, 0.0), (0, 0, 0, 1))),
-    Mount("camera_color_frame", OPTICAL_FRAME, transform((0, 0, 0), (-0.5, 0.5, -0.5, 0.5))),
+# on a D435.
+ROBOT = Robot(
+    odom_frame="odom",
+    base_frame="base_link",
+    camera_frame=realsense.CAMERA_FRAME,
+    optical_frame=realsense.OPTICAL_FRAME,
+    static_transforms=[
+        (
+            "base_link",
+            realsense.CAMERA_FRAME,
+            transform(
+                (0.1, 0.0, CAMERA_HEIGHT), (0.0, np.sin(CAMERA_PITCH / 2), 0.0, np.cos(CAMERA_PITCH / 2))
+            ),
+        ),
+        (realsense.CAMERA_FRAME, realsense.COLOR_FRAME, transform((0.0, 0.015, 0.0), (0, 0, 0, 1))),
+        (realsense.COLOR_FRAME, realsense.OPTICAL_FRAME, realsense.BODY_FROM_OPTICAL),
+    ],
 )
-BASE_FROM_OPTICAL: Array = reduce(np.matmul, [mount.parent_from_child for mount in MOUNTS])
+BASE_FROM_OPTICAL: Array = ROBOT.base_from_optical
 
 
 def planar_pose(state: ArrayLike) -> Array:

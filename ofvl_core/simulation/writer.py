@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
+from ofvl_core.datasets.robot import ODOMETRY_FILE, write_robot
+from ofvl_core.datasets.seven_scenes import INTRINSICS_FILE, SPLIT_FILES, TIMESTAMPS_FILE
 from ofvl_core.errors import DataError
-from ofvl_core.files import write_json, write_text
-from ofvl_core.geometry import quaternion_xyzw
+from ofvl_core.files import write_text
 from ofvl_core.simulation import robot
+from ofvl_core.trajectory import write_tum
 
 Array = NDArray[np.float64]
 
@@ -38,43 +40,22 @@ def write_frame(
 
 def write_timestamps(sequence: Path, times: Sequence[float]) -> None:
     """Frame times, seconds."""
-    write_text(sequence / "timestamps.txt", "".join(f"{i:06d} {time:.9f}\n" for i, time in enumerate(times)))
+    write_text(sequence / TIMESTAMPS_FILE, "".join(f"{i:06d} {time:.9f}\n" for i, time in enumerate(times)))
 
 
 def write_odometry(sequence: Path, times: Array, states: Array) -> None:
     """odom_from_base as TUM rows, from states (N, 3) x, y, yaw."""
-    rows = []
-    for time, state in zip(times, states, strict=True):
-        pose = robot.planar_pose(state)
-        numbers = " ".join(f"{number:.9f}" for number in (*pose[:3, 3], *quaternion_xyzw(pose)))
-        rows.append(f"{time:.9f} {numbers}\n")
-    write_text(sequence / "odometry.txt", "".join(rows))
+    write_tum(sequence / ODOMETRY_FILE, zip(times, map(robot.planar_pose, states), strict=True))
 
 
 def write_scene(scene: Path, camera: Camera, train: int, test: int) -> None:
     """Intrinsics, splits (the first `train` sequences, then `test` more) and the robot's frames."""
     matrix = "".join("\t".join(f"{number:.6f}" for number in row) + "\n" for row in camera.matrix)
-    write_text(scene / "camera-intrinsics.txt", matrix)
-    write_text(scene / "TrainSplit.txt", "".join(f"sequence{i}\n" for i in range(1, train + 1)))
-    write_text(scene / "TestSplit.txt", "".join(f"sequence{i}\n" for i in range(train + 1, train + test + 1)))
-    write_json(
-        scene / "robot.json",
-        {
-            "odom_frame": robot.ODOM_FRAME,
-            "base_frame": robot.BASE_FRAME,
-            "camera_frame": robot.CAMERA_FRAME,
-            "optical_frame": robot.OPTICAL_FRAME,
-            "static_transforms": [
-                {
-                    "parent": mount.parent,
-                    "child": mount.child,
-                    "translation": mount.parent_from_child[:3, 3].tolist(),
-                    "rotation_xyzw": quaternion_xyzw(mount.parent_from_child).tolist(),
-                }
-                for mount in robot.MOUNTS
-            ],
-        },
-    )
+    write_text(scene / INTRINSICS_FILE, matrix)
+    numbers = {"train": range(1, train + 1), "test": range(train + 1, train + test + 1)}
+    for split, file in SPLIT_FILES.items():
+        write_text(scene / file, "".join(f"sequence{number}\n" for number in numbers[split]))
+    write_robot(scene, robot.ROBOT)
 
 
 def _write_png(path: Path, image: NDArray[np.integer[Any]]) -> None:
