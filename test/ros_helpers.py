@@ -68,7 +68,7 @@ def collect(node: Node, message_class: type, topic: str, qos: QoSProfile | int =
     return received
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> bool:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
     """Whether the condition holds within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
