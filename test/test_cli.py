@@ -131,6 +131,7 @@ def test_bad_input_is_one_sentence(tmp_path, tiny_checkpoint, tiny_scenes):
     out = tmp_path / "out"
     assert "no such folder" in refused("train", tmp_path / "nothing", "--out", out)
     assert "unknown model" in refused("train", scene, "--out", out, "--model", "resnet")
+    assert "--max-minutes" in refused("train", scene, "--out", out, "--max-minutes", "0")
     assert "CUDA" in refused("train", scene, "--out", out, "--device", "cuda") or os.environ.get(
         "CUDA_VISIBLE_DEVICES"
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.cli.console import DeviceOption, progress_bar, stderr
@@ -59,7 +60,13 @@ def train(
     if model is not None and model not in ARCHITECTURES:
         raise ConfigError(f"unknown model '{model}'; choose one of {', '.join(ARCHITECTURES)}")
     before = load_manifest(out).training.config.model_dump() if resume else {}
-    config = TrainConfig(**{**before, **given})
+    try:
+        config = TrainConfig(**{**before, **given})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise ConfigError(
+            f"--{str(wrong['loc'][0]).replace('_', '-')}: {wrong['msg'].lower()}; correct it"
+        ) from None
     scenes = [load_scene(path) for path in find_scenes(data)]
     chosen = choose_device(device)
 

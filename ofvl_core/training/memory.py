@@ -14,7 +14,8 @@ from ofvl_core.errors import DataError
 from ofvl_core.resize import resize
 
 OVERSAMPLING = 2
-"""Stored images are this many times the network's input, so that zooming in finds detail."""
+"""Stored images are this many times the network's input where the originals are as large, so that zooming in
+finds detail."""
 
 
 class SceneMemory:
@@ -31,7 +32,8 @@ class SceneMemory:
         """Load the scene's training split for a network input of `camera`. Raises DataError."""
         frames = scene.frames("train")
         self.input_camera = camera
-        self.camera = camera.resized(camera.width * OVERSAMPLING, camera.height * OVERSAMPLING)
+        width, height = camera.width * OVERSAMPLING, camera.height * OVERSAMPLING
+        self.camera = camera.resized(width, height) if width < scene.camera.width else scene.camera
 
         def load(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
             if frame.depth is None:

@@ -1,0 +1,62 @@
+"""The real recordings: their geometry holds from the files on disk to the pose."""
+
+import numpy as np
+import pytest
+import torch
+
+from ofvl_core.camera import cell_pixels
+from ofvl_core.datasets import find_scenes, load_scene
+from ofvl_core.geometry import invert, pose_error
+from ofvl_core.pose import estimate_pose
+from ofvl_core.resize import input_camera
+from ofvl_core.training.augmentation import cell_targets, unwarped
+from ofvl_core.training.memory import SceneMemory
+
+SCENES = {"redkitchen": (350, 45), "hololens_office": (301, 24), "fr1_rpy": (225, 45)}
+
+
+def test_all_scenes_are_read(real_scenes):
+    found = {path.name: load_scene(path) for path in find_scenes([real_scenes])}
+    sizes = {name: (len(scene.frames("train")), len(scene.frames("test"))) for name, scene in found.items()}
+    assert sizes == SCENES
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_training_targets_hold_the_recorded_pose(real_scenes, name):
+    """Depth, intrinsics, poses and pixel convention together: PnP on the targets gives the pose file back."""
+    scene = load_scene(real_scenes / name)
+    few = scene.frames("train")[::60]
+    scene.splits["train"] = few
+    camera = input_camera(scene.camera, scene.camera.fy / 4, 8)
+    memory = SceneMemory(scene, camera, torch.device("cpu"))
+    warps = torch.from_numpy(unwarped(camera, memory.camera)).float().expand(len(memory), 2, 3)
+    coordinates, valid = cell_targets(
+        memory.depths, memory.world_from_camera, memory.camera, camera, warps, stride=8
+    )
+    pixels = cell_pixels(camera.width, camera.height, 8)
+    for points, mask, frame in zip(coordinates, valid, few, strict=True):
+        known = mask.flatten().numpy()
+        estimate = estimate_pose(
+            pixels[known], points.flatten(1).T.double().numpy()[known], np.ones(known.sum()), camera
+        )
+        metres, degrees = pose_error(estimate.world_from_camera, frame.world_from_camera)
+        assert metres < 1e-3
+        assert degrees < 0.02
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_neighbouring_frames_agree_on_the_surface(real_scenes, name):
+    """Camera-to-world poses and registered depth: a frame's points land on the next frame's depth."""
+    scene = load_scene(real_scenes / name)
+    scene.splits["train"] = scene.frames("train")[:2]
+    memory = SceneMemory(scene, scene.camera, torch.device("cpu"))
+    first, second = (pose.double().numpy() for pose in memory.world_from_camera)
+    depths = memory.depths.double().numpy()
+    rows, columns = np.nonzero(depths[0])
+    points = scene.camera.rays(np.stack([columns, rows], axis=1)) * depths[0, rows, columns, None]
+    seen = (invert(second) @ first @ np.column_stack([points, np.ones(len(points))]).T).T[:, :3]
+    u, v = np.rint(scene.camera.project(seen)).astype(int).T
+    inside = (u >= 0) & (u < scene.camera.width) & (v >= 0) & (v < scene.camera.height) & (seen[:, 2] > 0)
+    measured = depths[1, v[inside], u[inside]]
+    difference = np.abs(measured - seen[inside, 2])[measured > 0]
+    assert np.median(difference) < 0.05
