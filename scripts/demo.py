@@ -12,8 +12,8 @@ from ofvl_core.report import write_report
 OUT = ROOT / "out" / "demo"
 SCENES = 3
 FRAMES = 120
-ITERATIONS = 2700
-MAX_MINUTES = 4.5
+ITERATIONS = 3000
+MAX_MINUTES = 5.0
 """A slower machine trains for fewer iterations rather than longer."""
 
 RATE = 3.0
