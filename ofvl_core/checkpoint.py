@@ -21,7 +21,6 @@ from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, OfvlError
 from ofvl_core.files import atomic_path, write_text
 from ofvl_core.network import OFVLMS, Architecture
-from ofvl_core.network.sharing import update_gates
 from ofvl_core.training.config import TrainConfig
 
 MANIFEST = "manifest.json"
@@ -120,7 +119,6 @@ def load_model(folder: Path, manifest: Manifest, device: torch.device) -> OFVLMS
         model.load_state_dict(read_tensors(folder / manifest.weights))
     except RuntimeError:
         raise CheckpointError(f"{folder}: weights do not fit the manifest; train again") from None
-    update_gates(model.scored_layers.values())
     place(model, device)
     return model.eval()
 

@@ -73,10 +73,8 @@ class CameraTree:
 
     def _find_root(self, frame: str) -> str:
         frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
-        seen = {
-            frame,
-            self._map_frame,
-        }  # our own broadcasts come back through the listener: stop below the map
+        # Our own broadcasts come back through the listener: stop below the map.
+        seen = {frame, self._map_frame}
         while (parent := frames.get(frame, {}).get("parent")) is not None and parent not in seen:
             seen.add(parent)
             frame = parent

@@ -32,7 +32,7 @@ def _batch_norm(channels: int, zero: bool) -> nn.BatchNorm2d:
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions, attention, addition. Subclasses-free: `kernels` (3, 3) is ResNet's basic block,
+    """Convolutions, attention, addition. `kernels` (3, 3) is ResNet's basic block,
     (1, 3, 1) its bottleneck, here with expansion 1 as in the authors' code.
 
     Attention acts after the last normalisation and before the addition. That normalisation starts at

@@ -111,17 +111,22 @@ def bookcase(rng: Random) -> Piece:
     return Piece(facets, width, depth, height)
 
 
-def cabinet(rng: Random) -> Piece:
-    width, depth, height = rng.uniform(0.8, 1.6), rng.uniform(0.4, 0.5), rng.uniform(0.6, 1.0)
-    base = textures.colour(rng, None if rng.uniform() < 0.4 else 0.08, 0.45, rng.uniform(0.4, 0.8))
-    front = textures.drawers(base, int(rng.integers(2, 4)), int(rng.integers(2, 4)))
-    facets = box(
+def _carcass(width: float, depth: float, height: float, base: textures.Colour, front: Painter) -> list[Facet]:
+    """A wooden body against a wall, centred, whose front is what it is known by."""
+    return box(
         (-width / 2, 0, 0),
         (width / 2, depth, height),
         textures.wood(base),
         front=front,
         without=("bottom", "back"),
     )
+
+
+def cabinet(rng: Random) -> Piece:
+    width, depth, height = rng.uniform(0.8, 1.6), rng.uniform(0.4, 0.5), rng.uniform(0.6, 1.0)
+    base = textures.colour(rng, None if rng.uniform() < 0.4 else 0.08, 0.45, rng.uniform(0.4, 0.8))
+    front = textures.drawers(base, int(rng.integers(2, 4)), int(rng.integers(2, 4)))
+    facets = _carcass(width, depth, height, base, front)
     facets += ornaments(rng, -width / 2 + 0.05, width / 2 - 0.05, depth, height, int(rng.integers(2, 5)))
     return Piece(facets, width, depth, height + 0.4)
 
@@ -132,13 +137,7 @@ def wardrobe(rng: Random) -> Piece:
     front = textures.drawers(base, 1, int(rng.integers(2, 4)))
     if rng.uniform() < 0.5:
         front = textures.drawers(base, 2, 2)
-    facets = box(
-        (-width / 2, 0, 0),
-        (width / 2, depth, height),
-        textures.wood(base),
-        front=front,
-        without=("bottom", "back"),
-    )
+    facets = _carcass(width, depth, height, base, front)
     for _ in range(int(rng.integers(0, 3))):
         x, z = rng.uniform(-width / 2 + 0.2, width / 2 - 0.2), rng.uniform(0.8, height - 0.3)
         facets += [rectangle((x, depth + 0.003, z), (0, 1, 0), 0.21, 0.3, textures.notice, density=400)]
