@@ -22,8 +22,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from ofvl_core import realsense
 from ofvl_core.camera import Camera
-from ofvl_core.datasets import Frame, load_scene
-from ofvl_core.datasets.images import read_color, read_depth
+from ofvl_core.datasets import Frame, SceneData, load_scene
 from ofvl_core.datasets.robot import ODOMETRY_FILE, Robot, load_robot
 from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.geometry import Array, quaternion_xyzw
@@ -73,7 +72,7 @@ def bag_from_dataset(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
         unfinished = Path(folder) / out.name  # the file inside a bag carries the bag's name
         with Writer(unfinished, version=BAG_VERSION, storage_plugin=STORAGES[storage]) as writer:
-            recorder = _Recorder(writer, scene.camera, robot)
+            recorder = _Recorder(writer, scene, robot)
             recorder.write_static_transforms(stamped[0][0] - _nanoseconds(ODOMETRY_MARGIN))
             done = 0
             for sequence, group in groupby(stamped, lambda item: item[1].sequence):
@@ -119,9 +118,9 @@ def _odometry(path: Path, recording: list[tuple[int, Frame]]) -> Iterator[tuple[
 class _Recorder:
     """Writes frames and transforms as messages; topics come into being with their first message."""
 
-    def __init__(self, writer: Writer, camera: Camera, robot: Robot | None) -> None:
+    def __init__(self, writer: Writer, scene: SceneData, robot: Robot | None) -> None:
         self._writer = writer
-        self._camera = camera
+        self._scene = scene
         self._robot = robot
         self._optical_frame = robot.optical_frame if robot else realsense.OPTICAL_FRAME
         self._connections: dict[str, Connection] = {}
@@ -136,10 +135,10 @@ class _Recorder:
         self._write_transforms("/tf", stamp, [transform], _STREAM)
 
     def write_frame(self, stamp: int, frame: Frame) -> None:
-        color = read_color(frame.color, self._camera)
+        color = self._scene.read_color(frame)
         self._write_image(realsense.COLOR_INFO, realsense.COLOR_IMAGE, stamp, color, "rgb8")
         if frame.depth is not None:
-            depth = read_depth(frame.depth, self._camera)
+            depth = self._scene.read_depth(frame)
             self._write_image(realsense.DEPTH_INFO, realsense.DEPTH_IMAGE, stamp, depth, "16UC1")
 
     def _write_image(
@@ -147,7 +146,8 @@ class _Recorder:
     ) -> None:
         header = _header(stamp, self._optical_frame)
         height, width = pixels.shape[:2]
-        self._write(info_topic, stamp, _camera_info(header, self._camera), _STREAM)
+        camera = self._scene.camera.resized(width, height)
+        self._write(info_topic, stamp, _camera_info(header, camera), _STREAM)
         image = _message(
             "sensor_msgs/msg/Image",
             header=header,

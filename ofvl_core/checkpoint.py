@@ -2,9 +2,11 @@
 
 The manifest names its tensor files by the hash of their content. Tensor files are written first and the
 manifest last, in one atomic step, so a folder always holds one whole checkpoint: the new or the old.
+Where a checkpoint is read, a deployment file may stand for the folder.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +17,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ofvl_core import __version__
+from ofvl_core import __version__, deployment
 from ofvl_core.camera import Camera
 from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, OfvlError
@@ -34,41 +36,57 @@ class _Record(BaseModel):
 
 
 class SceneRecord(_Record):
-    """A scene of the model: the camera it was trained with and its focal length at the network's input."""
+    """A scene of the model: the camera it was trained with and its focal length at the network's input.
+
+    `shares_with` is the scene whose specific convolutions it uses, where it has none of its own;
+    `register_depth` how its data were read, which decides whose pose is meant (see the setting).
+    """
 
     name: str
     camera: Camera
     input_focal: float
     frames: int
+    shares_with: str | None = None
+    register_depth: bool = True
 
 
 class TrainingRecord(_Record):
-    """How far training went.
+    """One training, of all scenes jointly or of one added later, and how far it went.
 
-    `history` holds [iteration, loss of each scene in the model's order]; `gradient_norms` are those of
-    Eq. 7, which a resumed run continues from.
+    `history` holds [iteration, loss of each of `scenes`], `sharing` [iteration, score of each scored layer
+    from input to output]; `gradient_state` is what combining gradients continues from (Eq. 7).
     """
 
+    scenes: list[str]
     config: TrainConfig
     iteration: int = 0
     finished: bool = False
     seconds: float = 0.0
-    gradient_norms: list[float] = []
+    gradient_state: list[float] = []
     history: list[list[float]] = []
+    sharing: list[list[float]] = []
 
 
 class Manifest(_Record):
-    """Everything about a checkpoint but its tensors."""
+    """Everything about a checkpoint but its tensors.
+
+    `gates` says of a compact model, which keeps only what is in use, whether each scored layer is shared.
+    """
 
     format: Literal["ofvl-checkpoint"] = "ofvl-checkpoint"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     written_by: str = f"ofvl_ros {__version__}, torch {torch.__version__}"
-    model: str
     architecture: Architecture
     scenes: list[SceneRecord]
-    training: TrainingRecord
+    trainings: Annotated[list[TrainingRecord], Field(min_length=1)]
+    gates: dict[str, bool] | None = None
     weights: TensorFile | None = None
     optimizer: TensorFile | None = None
+
+    @property
+    def training(self) -> TrainingRecord:
+        """The latest training: the one that `--resume` continues."""
+        return self.trainings[-1]
 
     def scene(self, name: str) -> SceneRecord:
         """The record of a scene. Raises CheckpointError naming the scenes there are."""
@@ -96,31 +114,81 @@ def save_checkpoint(
             file.unlink()
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """Read a checkpoint's manifest. Raises CheckpointError when there is none or it makes no sense."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        cause = "is not a checkpoint (no manifest.json inside)" if folder.exists() else "does not exist"
-        raise CheckpointError(f"checkpoint {folder} {cause}; give the folder that 'ofvl train --out' wrote")
+def save_deployment(path: Path, manifest: Manifest, model: OFVLMS, half: bool = False) -> None:
+    """Make `model` compact and write it to one file; see `deployment.write_deployment`."""
+    model.compact()
+    trainings = [record.model_copy(update={"history": [], "sharing": []}) for record in manifest.trainings]
+    gates = {name: layer.is_shared for name, layer in model.scored_layers.items()}
+    written = manifest.model_copy(
+        update={"trainings": trainings, "gates": gates, "weights": None, "optimizer": None}
+    )
+    deployment.write_deployment(path, written.model_dump_json(), model, half)
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read the manifest of a checkpoint folder or a deployment file.
+
+    Raises CheckpointError when there is none or it makes no sense.
+    """
+    file = path if path.is_file() else path / MANIFEST
+    if not file.is_file():
+        cause = "is not a checkpoint (no manifest.json inside)" if path.exists() else "does not exist"
+        raise CheckpointError(f"checkpoint {path} {cause}; give the folder that 'ofvl train --out' wrote")
+    content = deployment.read_manifest(file) if file is path else file.read_bytes()
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError, OfvlError) as error:
+        return Manifest.model_validate_json(content)
+    except (ValidationError, OfvlError) as error:
         raise CheckpointError(
-            f"{path}: damaged or of another version ({_first_line(error)}); train again"
+            f"{file}: damaged or of another version ({_first_line(error)}); train again"
         ) from None
 
 
-def load_model(folder: Path, manifest: Manifest, device: torch.device) -> OFVLMS:
-    """The model of a checkpoint, in evaluation mode. Raises CheckpointError when its weights are damaged."""
-    if manifest.weights is None:
-        raise CheckpointError(f"{folder}: the manifest names no weights; train again")
-    model = OFVLMS(manifest.architecture, [scene.name for scene in manifest.scenes])
+def load_model(path: Path, manifest: Manifest, device: torch.device) -> OFVLMS:
+    """The model of a checkpoint folder or a deployment file, in evaluation mode.
+
+    Raises CheckpointError when its weights are damaged.
+    """
+    if path.is_file():
+        tensors = deployment.read_tensors(path)
+    elif manifest.weights is None:
+        raise CheckpointError(f"{path}: the manifest names no weights; train again")
+    else:
+        tensors = read_tensors(path / manifest.weights)
     try:
-        model.load_state_dict(read_tensors(folder / manifest.weights))
-    except RuntimeError:
-        raise CheckpointError(f"{folder}: weights do not fit the manifest; train again") from None
+        model = assemble(manifest, tensors)
+    except (RuntimeError, ValueError, ArithmeticError, OfvlError):
+        raise CheckpointError(f"{path}: weights do not fit the manifest; train again") from None
     place(model, device)
     return model.eval()
+
+
+def assemble(manifest: Manifest, tensors: Mapping[str, Tensor]) -> OFVLMS:
+    """The model that a manifest describes, with `tensors` for its state.
+
+    A compact one allocates nothing else. Raises RuntimeError, ValueError, ArithmeticError or ConfigError when
+    the two do not fit, before a manifest from strangers makes it build more than there is.
+    """
+    owners = {scene.name: scene.shares_with for scene in manifest.scenes if scene.shares_with}
+    scenes = [scene.name for scene in manifest.scenes]
+    if sum(manifest.architecture.depths) + len(scenes) > len(tensors):
+        raise ValueError("more blocks or scenes than tensors")
+    if manifest.gates is None:
+        model = OFVLMS(manifest.architecture, scenes, owners)
+        model.load_state_dict(tensors)
+        return model
+    with torch.device("meta"):
+        model = OFVLMS(manifest.architecture, scenes, owners, manifest.gates)
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    whole = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+    model.load_state_dict(whole, assign=True)
+    return model
+
+
+def require_finished(path: Path, manifest: Manifest) -> None:
+    """Raises CheckpointError when the latest training of the checkpoint was interrupted."""
+    if not manifest.training.finished:
+        names = ", ".join(manifest.training.scenes)
+        raise CheckpointError(f"{path}: the training of {names} is not finished; continue it with --resume")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -15,3 +15,7 @@ class CheckpointError(OfvlError):
 
 class ConfigError(OfvlError):
     """An option or a configuration value makes no sense."""
+
+
+class WorkerError(OfvlError):
+    """One of several processes that train together says what went wrong in it."""

@@ -1,31 +1,44 @@
-"""Pose errors of a scene and the numbers the field quotes of them."""
+"""Pose errors of a scene and the numbers the field quotes of them.
+
+Conventions, where published evaluations differ: a threshold includes its bounds (ACE's is a strict <); a
+median is NumPy's, the mean of the two middle errors of an even number of frames (ACE takes element n // 2);
+position and rotation have each their own median; a data set's number is the unweighted mean over its scenes,
+as in the paper's tables; a frame without a pose has infinite errors and is never left out.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ofvl_core.datasets import Frame, SceneData
-from ofvl_core.datasets.images import read_color
 from ofvl_core.geometry import Array, pose_error
 from ofvl_core.localizer import Localizer
+from ofvl_core.trajectory import write_tum
 
 STRICT_M, STRICT_DEG = 0.05, 5.0
 """The field's threshold: a frame counts when it is within 5 cm AND 5 degrees, bounds included."""
 
+THRESHOLDS = ((0.02, 2.0), (0.10, 5.0), (0.25, 2.0), (0.50, 5.0), (5.0, 10.0))
+"""What else the field counts, in metres and degrees: indoors the first two, outdoors the others."""
+
 
 @dataclass(frozen=True)
 class Result:
-    """One query: its true pose and the estimate, or None and the reason. Poses are of one direction."""
+    """One query: its true pose and the estimate, or None and the reason. Poses are of one direction.
+
+    `image` and `seconds` are None where only the poses are known.
+    """
 
     frame: str
-    image: Path
+    image: Path | None
     true: Array
     estimated: Array | None
-    seconds: float
+    seconds: float | None
     reason: str | None = None
 
 
@@ -50,13 +63,20 @@ class SceneEvaluation:
         """Share of frames within both bounds."""
         return float(np.mean((self.errors[:, 0] <= metres) & (self.errors[:, 1] <= degrees)))
 
-    def summary(self) -> dict[str, Any]:
-        """The scene's row of a results file. A median that falls on a failure is None."""
+    def summary(self, thresholds: Sequence[tuple[float, float]] = THRESHOLDS) -> dict[str, Any]:
+        """The scene's row of a results file. A median that falls on a failure is None.
+
+        The share within 5 cm and 5 degrees is there whatever the other `thresholds` (metres, degrees) are.
+        """
         median_m, median_deg = np.median(self.errors, axis=0)
         nearest_m, nearest_deg = np.median(
             [nearest_view(result.true, self.training_poses) for result in self.results], axis=0
         )
-        milliseconds = [1000 * result.seconds for result in self.results if result.estimated is not None]
+        milliseconds = [
+            1000 * result.seconds
+            for result in self.results
+            if result.estimated is not None and result.seconds is not None
+        ]
         p50, p95 = np.percentile(milliseconds, (50, 95)) if milliseconds else (np.inf, np.inf)
         failures = int(np.isinf(self.errors[:, 0]).sum())
         return {
@@ -66,7 +86,10 @@ class SceneEvaluation:
             "failures": failures,
             "median_m": _finite(median_m),
             "median_deg": _finite(median_deg),
-            "within_5cm_5deg": self.within(STRICT_M, STRICT_DEG),
+            **{
+                threshold_key(metres, degrees): self.within(metres, degrees)
+                for metres, degrees in sorted({(STRICT_M, STRICT_DEG), *thresholds})
+            },
             "latency_ms_p50": _finite(p50),
             "latency_ms_p95": _finite(p95),
             "nearest_view_m": _finite(nearest_m),
@@ -80,7 +103,7 @@ def evaluate_scene(
     """Localize every frame of a split. Raises DataError for an empty split or an unreadable image."""
 
     def query(frame: Frame) -> Result:
-        image = read_color(frame.color, scene.camera)
+        image = scene.read_color(frame)
         start = time.perf_counter()
         found = localizer.localize(image, scene.camera, scene.name)
         seconds = time.perf_counter() - start
@@ -91,6 +114,51 @@ def evaluate_scene(
 
     results = [query(frame) for frame in scene.frames(split)]
     return SceneEvaluation(scene.name, results, training_poses(scene))
+
+
+def average(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The unweighted mean over scenes of every number of their summaries; the counts of frames are sums.
+
+    A number that one scene lacks, as the median of a scene where most frames failed, is None.
+    """
+
+    def combined(key: str) -> float | None:
+        values = [summary[key] for summary in summaries]
+        if key in ("frames", "poses", "failures"):
+            return sum(values)
+        return None if None in values else float(np.mean(values))
+
+    return {"scene": "average"} | {key: combined(key) for key in summaries[0] if key != "scene"}
+
+
+def cumulative(errors: Array) -> tuple[Array, Array]:
+    """The errors (M,) that are finite, ascending, and the share of all N `errors` that are no larger."""
+    finite = np.sort(errors[np.isfinite(errors)])
+    return finite, np.arange(1, len(finite) + 1) / len(errors)
+
+
+def threshold_key(metres: float, degrees: float) -> str:
+    """What a summary calls the share of frames within a threshold: within_5cm_5deg, within_5m_10deg."""
+    distance = f"{metres:g}m" if metres >= 1 else f"{100 * metres:g}cm"
+    return f"within_{distance}_{degrees:g}deg"
+
+
+def write_trajectories(folder: Path, evaluation: SceneEvaluation, frames: Sequence[Frame]) -> None:
+    """Write estimate and truth of the `frames` that were evaluated as TUM files, which evo reads.
+
+    Time stamps begin anew with every sequence, so each has its files in `folder`, SCENE.SEQUENCE.estimate.txt
+    and SCENE.SEQUENCE.truth.txt. Poses are world_from_camera; the estimate lacks frames without a pose.
+    """
+    rows = [
+        (frame.sequence.replace("/", "-"), frame.timestamp, result)
+        for frame, result in zip(frames, evaluation.results, strict=True)
+    ]
+    for sequence, group in groupby(sorted(rows, key=lambda row: row[:2]), key=lambda row: row[0]):
+        queries = [(stamp, result) for _, stamp, result in group]
+        stem = f"{evaluation.scene}.{sequence}"
+        write_tum(folder / f"{stem}.truth.txt", [(stamp, result.true) for stamp, result in queries])
+        found = [(stamp, result.estimated) for stamp, result in queries if result.estimated is not None]
+        write_tum(folder / f"{stem}.estimate.txt", found)
 
 
 def training_poses(scene: SceneData) -> Array:

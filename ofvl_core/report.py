@@ -2,8 +2,8 @@
 
 import base64
 import html
-import io
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from ofvl_core import page
 from ofvl_core.datasets.images import read_color
-from ofvl_core.evaluation import SceneEvaluation
+from ofvl_core.evaluation import SceneEvaluation, average, cumulative
 from ofvl_core.files import write_text
 
 WORST_FRAMES = 4
 THUMBNAIL_WIDTH = 320
+MANY_FRAMES = 300
+"""Above it a trajectory is drawn with smaller dots."""
 
 COLUMNS = {
     "scene": ("scene", "{}"),
@@ -31,23 +34,13 @@ COLUMNS = {
     "nearest_view_deg": ("near deg", "{:.0f}"),
 }
 
-CAPTION = "cm, deg: median error; ms: latency; near: median distance and angle to the nearest training view"
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; color: #222 }}
-table {{ border-collapse: collapse }}
-td, th {{ padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd }}
-td:first-child, th:first-child {{ text-align: left }} img {{ max-width: 100% }}
-figure {{ display: inline-block; margin: .5em; vertical-align: top }}
-figcaption {{ font-size: 13px; color: #555 }}
-</style></head><body><h1>{title}</h1><p>{introduction}</p>{table}<p>{caption}</p>{sections}</body></html>
-"""
+MEASURED = ("latency_ms_p50", "latency_ms_p95", "nearest_view_m", "nearest_view_deg")
+"""Columns that are left out where no scene has them, as in trajectories of another system."""
 
 
 def table_rows(summaries: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and formatted cells of the summaries, for the terminal and for the page alike."""
-    keys = [key for key in COLUMNS if key in summaries[0]]
+    """Headings and formatted cells of the summaries and, of several, their average: for terminal and page."""
+    keys = _shown(summaries)
 
     def cell(key: str, value: Any) -> str:
         if value is None:
@@ -55,7 +48,39 @@ def table_rows(summaries: Sequence[dict[str, Any]]) -> tuple[list[str], list[lis
         return COLUMNS[key][1].format(100 * value if key == "median_m" else value)
 
     headings = [COLUMNS[key][0] for key in keys]
-    return headings, [[cell(key, summary[key]) for key in keys] for summary in summaries]
+    return headings, [[cell(key, summary[key]) for key in keys] for summary in _with_average(summaries)]
+
+
+def threshold_rows(summaries: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and formatted cells of the shares within every threshold, as `table_rows`."""
+    keys = [key for key in summaries[0] if key.startswith("within_")]
+    headings = ["within", *(key.removeprefix("within_").replace("_", "") for key in keys)]
+    return headings, [
+        [summary["scene"], *(f"{summary[key]:.1%}" for key in keys)] for summary in _with_average(summaries)
+    ]
+
+
+def caption(summaries: Sequence[dict[str, Any]]) -> str:
+    """What the headings of `table_rows` mean."""
+    keys = _shown(summaries)
+    parts = ["cm, deg: median error"]
+    if "latency_ms_p50" in keys:
+        parts.append("ms: latency")
+    if "nearest_view_m" in keys:
+        parts.append("near: median distance and angle to the nearest training view")
+    return "; ".join(parts)
+
+
+def _shown(summaries: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        key
+        for key in COLUMNS
+        if key not in MEASURED or any(summary[key] is not None for summary in summaries)
+    ]
+
+
+def _with_average(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [*summaries, average(summaries)] if len(summaries) > 1 else list(summaries)
 
 
 def write_report(
@@ -66,41 +91,51 @@ def write_report(
     evaluations: Sequence[SceneEvaluation],
 ) -> Path:
     """Write `folder`/report.html, which needs no other file, and return its path."""
-    headings, rows = table_rows(summaries)
-    head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    sections = [f"<h2>Errors over all frames</h2>{_image(_curves(evaluations), 'cumulative error curves')}"]
+    sections = [
+        f"<h2>Errors over all frames</h2>{page.image(_curves(evaluations), 'cumulative error curves')}"
+    ]
     for evaluation in evaluations:
         sections.append(f"<h2>{html.escape(evaluation.scene)}</h2>")
-        sections.append(_image(_trajectory(evaluation), f"trajectory in {evaluation.scene}"))
+        sections.append(page.image(_trajectory(evaluation), f"trajectory in {evaluation.scene}"))
         sections += [_worst_frame(evaluation, int(index)) for index in _worst(evaluation)]
-    page = _PAGE.format(
-        title=html.escape(title),
-        introduction=html.escape(introduction),
-        caption=CAPTION,
-        table=f"<table><tr>{head}</tr>{body}</table>",
-        sections="".join(sections),
+    body = (
+        f"<p>{html.escape(introduction)}</p>{page.table(*table_rows(summaries))}<p>{caption(summaries)}</p>"
+        "<p>Share of frames within a position and a rotation error, bounds included. A frame without a pose "
+        f"is within none.</p>{page.table(*threshold_rows(summaries))}{''.join(sections)}"
     )
     path = folder / "report.html"
-    write_text(path, page)
+    write_text(path, page.page(title, body))
     return path
 
 
 def _curves(evaluations: Sequence[SceneEvaluation]) -> Figure:
+    """The share of frames within an error, of each scene and, as in the paper's Fig. 3, of all together."""
+    curves = [(evaluation.scene, evaluation.errors) for evaluation in evaluations]
+    if len(evaluations) > 1:
+        curves.append(("all scenes", np.concatenate([errors for _, errors in curves])))
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
     panels = (("position error [cm]", 100.0, 30.0, 5.0), ("rotation error [deg]", 1.0, 10.0, 5.0))
     for column, (axis, (label, factor, limit, threshold)) in enumerate(zip(axes, panels, strict=True)):
-        for evaluation in evaluations:
-            errors = np.sort(evaluation.errors[:, column]) * factor
-            share = np.arange(1, len(errors) + 1) / len(errors)
-            finite = np.isfinite(errors)
-            axis.step([0, *errors[finite]], [0, *share[finite]], where="post", label=evaluation.scene)
+        for place, (scene, errors) in enumerate(curves):
+            pooled = place == len(evaluations)
+            color, width = ("black", 2.2) if pooled else (f"C{place % 10}", 1.2)
+            dashes = "--" if place >= 10 and not pooled else "-"
+            reached, share = cumulative(errors[:, column] * factor)
+            right = max([limit, *reached[-1:]])
+            last = share[-1] if len(share) else 0.0
+            axis.step(
+                [0, *reached, right],
+                [0, *share, last],
+                where="post",
+                label=scene,
+                color=color,
+                linewidth=width,
+                linestyle=dashes,
+            )
         axis.axvline(threshold, color="0.6", linewidth=0.8, linestyle="--")
         axis.set(xlabel=label, ylabel="share of frames", xlim=(0, limit), ylim=(0, 1.02))
-    axes[1].legend(loc="lower right", frameon=False)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
@@ -112,13 +147,18 @@ def _trajectory(evaluation: SceneEvaluation) -> Figure:
     across, up = sorted(np.argsort(spread)[1:])
     figure = Figure(figsize=(10, 5), layout="constrained")
     axis = figure.subplots()
-    axis.plot(known[:, across], known[:, up], ".", color="0.85", label="training views")
-    axis.plot(true[:, across], true[:, up], ".-", color="tab:green", label="ground truth")
+    if len(known):
+        axis.plot(known[:, across], known[:, up], ".", color="0.85", label="training views")
+    dot = 6.0 if len(true) <= MANY_FRAMES else 2.0
+    for _, drive in groupby(evaluation.results, lambda result: result.frame.rpartition("/")[0]):
+        line = np.array([result.true[:3, 3] for result in drive])  # sequences are not connected
+        axis.plot(line[:, across], line[:, up], ".-", color="tab:green", markersize=dot)
+    axis.plot([], [], ".-", color="tab:green", label="ground truth")
     for result in evaluation.results:
         if result.estimated is not None:
             ends = np.stack([result.true[:3, 3], result.estimated[:3, 3]])
             axis.plot(ends[:, across], ends[:, up], "-", color="tab:red", linewidth=0.8)
-            axis.plot(ends[1, across], ends[1, up], ".", color="tab:red")
+            axis.plot(ends[1, across], ends[1, up], ".", color="tab:red", markersize=dot)
     axis.plot([], [], ".-", color="tab:red", label="estimate and its error")
     missing = np.isinf(evaluation.errors[:, 0])
     if missing.any():
@@ -144,22 +184,19 @@ def _worst(evaluation: SceneEvaluation) -> np.ndarray:
 
 def _worst_frame(evaluation: SceneEvaluation, index: int) -> str:
     result, (metres, degrees) = evaluation.results[index], evaluation.errors[index]
-    image = read_color(result.image)
-    height = round(image.shape[0] * THUMBNAIL_WIDTH / image.shape[1])
-    thumbnail = cv2.resize(image, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(thumbnail, cv2.COLOR_RGB2BGR))[1]
     if result.estimated is None:
         error = f"no pose: {result.reason}"
     else:
         error = f"{100 * metres:.1f} cm, {degrees:.2f} deg"
-    caption = html.escape(f"worst frames: {result.frame}: {error}")
+    words = html.escape(f"worst frames: {result.frame}: {error}")
+    picture = "" if result.image is None else _thumbnail(result.image, words)
+    return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
+
+
+def _thumbnail(path: Path, words: str) -> str:
+    image = read_color(path)
+    height = round(image.shape[0] * THUMBNAIL_WIDTH / image.shape[1])
+    thumbnail = cv2.resize(image, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(thumbnail, cv2.COLOR_RGB2BGR))[1]
     source = base64.b64encode(encoded.tobytes()).decode()
-    picture = f'<img src="data:image/jpeg;base64,{source}" alt="{caption}">'
-    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
-
-
-def _image(figure: Figure, description: str) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    source = base64.b64encode(buffer.getvalue()).decode()
-    return f'<p><img src="data:image/png;base64,{source}" alt="{html.escape(description)}"></p>'
+    return f'<img src="data:image/jpeg;base64,{source}" alt="{words}">'

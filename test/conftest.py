@@ -12,7 +12,7 @@ import torch
 from ofvl_core.datasets import load_scene
 from ofvl_core.simulation import simulate
 from ofvl_core.training.config import Augmentation, TrainConfig
-from ofvl_core.training.trainer import train
+from ofvl_core.training.run import Surroundings, train
 
 REAL_DATA = Path(os.environ.get("OFVL_DATA", Path(__file__).parents[1] / "../shared/data"))
 UNWARPED = Augmentation(scale=(1, 1), rotation_deg=0, shear_deg=0, shift=0, brightness=0, contrast=0)
@@ -38,7 +38,7 @@ def tiny_checkpoint(tiny_scenes, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("checkpoint") / "model"
     config = TrainConfig(iterations=250, batch_size=8, augmentation=UNWARPED)
     scenes = [load_scene(path) for path in tiny_scenes]
-    assert train(scenes, config, out, device=torch.device("cpu"))
+    assert train(scenes, config, out, Surroundings(torch.device("cpu")))
     return out
 
 

@@ -12,7 +12,7 @@ from ofvl_core.datasets import load_scene
 from ofvl_core.errors import CheckpointError
 from ofvl_core.localizer import Localizer
 from ofvl_core.training.config import TrainConfig
-from ofvl_core.training.trainer import train
+from ofvl_core.training.run import Surroundings, train
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def checkpoint(tmp_path):
     scene = load_scene(write_scene(tmp_path / "kitchen"))
-    train([scene], TrainConfig(iterations=1, batch_size=1), tmp_path / "model", device=CPU)
+    train([scene], TrainConfig(iterations=1, batch_size=1), tmp_path / "model", Surroundings(CPU))
     return tmp_path / "model"
 
 
@@ -31,7 +31,7 @@ def test_a_checkpoint_is_a_manifest_and_its_weights(checkpoint):
     assert (record.frames, record.camera.fx, record.input_focal) == (4, 60.0, 120.0)
     assert manifest.training.finished
     readable = json.loads((checkpoint / MANIFEST).read_text())
-    assert readable["training"]["config"]["model"] == "ofvl_ms_lite"
+    assert readable["trainings"][0]["config"]["network"]["name"] == "ofvl_ms_lite"
 
 
 def test_a_model_survives_the_disk(checkpoint):

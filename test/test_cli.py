@@ -55,7 +55,7 @@ def test_info_of_a_checkpoint(tiny_checkpoint, tmp_path):
     specific = sum(layer["parameters"] for layer in content["layers"] if not layer["shared"])
     assert parameters["specific_convolutions"] == specific
     assert parameters["total"] == parameters["single_scene"] + parameters["per_scene"]
-    assert content["training"]["iteration"] == 250
+    assert content["trainings"][-1]["iteration"] == 250
     assert "room_2" in output
 
 
@@ -130,8 +130,8 @@ def test_bad_input_is_one_sentence(tmp_path, tiny_checkpoint, tiny_scenes):
     scene = write_scene(tmp_path / "attic")
     out = tmp_path / "out"
     assert "no such folder" in refused("train", tmp_path / "nothing", "--out", out)
-    assert "unknown model" in refused("train", scene, "--out", out, "--model", "resnet")
-    assert "--max-minutes" in refused("train", scene, "--out", out, "--max-minutes", "0")
+    assert "'resnet' is unknown" in refused("train", scene, "--out", out, "--model", "resnet")
+    assert "'max_minutes'" in refused("train", scene, "--out", out, "--max-minutes", "0")
     assert "CUDA" in refused("train", scene, "--out", out, "--device", "cuda") or os.environ.get(
         "CUDA_VISIBLE_DEVICES"
     )

@@ -1,4 +1,4 @@
-"""The 7-Scenes layout: what is read, and one clear error for each way it can be wrong."""
+"""This project's own layout: what is read, and one clear error for each way it can be wrong."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import logging
 import cv2
 import numpy as np
 import pytest
-from scenes import write_scene
+from scenes import misfit, write_room, write_scene
 
 from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.datasets.images import read_color, read_depth
@@ -28,8 +28,17 @@ def test_a_scene_is_read(tmp_path, color):
     frame = scene.frames("test")[3]
     assert (frame.name, frame.sequence, frame.timestamp) == ("seq-02/frame-000003", "seq-02", 0.1)
     assert np.allclose(frame.world_from_camera, np.loadtxt(frame.color.parent / "frame-000003.pose.txt"))
-    assert read_color(frame.color, scene.camera).shape == (60, 80, 3)
-    assert read_depth(frame.depth, scene.camera).dtype == np.uint16
+    assert scene.read_color(frame).shape == (60, 80, 3)
+    assert scene.read_depth(frame).dtype == np.uint16
+
+
+def test_lifted_depth_is_the_room(tmp_path):
+    scene = load_scene(write_room(tmp_path / "room", frames=3))
+    assert not scene.depth_format.registration
+    for frame in scene.frames("train") + scene.frames("test"):
+        metres, colors = misfit(scene, frame)
+        assert metres < 0.001
+        assert colors <= 1
 
 
 def test_colour_is_rgb(scene):
@@ -80,7 +89,7 @@ FRAME = "seq-01/frame-000000"
         (f"{FRAME}.pose.txt", None, "missing"),
         (f"{FRAME}.pose.txt", "", "4x4"),
         (f"{FRAME}.pose.txt", "1 2\n3 4\n", "4x4"),
-        (f"{FRAME}.pose.txt", b"\xff\xfe\x00", "4x4"),
+        (f"{FRAME}.pose.txt", b"\xff\xfe\x00", "not text"),
         (f"{FRAME}.pose.txt", "2 0 0 0\n0 2 0 0\n0 0 2 0\n0 0 0 1\n", "no rotation"),
         (f"{FRAME}.color.png", b"", "not a readable image"),
         (f"{FRAME}.color.png", b"\x89PNG\r\n", "not a readable image"),
@@ -88,6 +97,7 @@ FRAME = "seq-01/frame-000000"
         ("camera-intrinsics.txt", "nan 0 0\n0 60 0\n0 0 1\n", "NaN"),
         ("camera-intrinsics.txt", "0 0 0\n0 0 0\n0 0 1\n", "intrinsics are not set"),
         ("TrainSplit.txt", "kitchen\n", "not a sequence"),
+        ("TrainSplit.txt", b"\xff\xfe\x00", "not text"),
         ("TrainSplit.txt", "sequence9\n", "seq-09"),
         ("seq-01/timestamps.txt", "000000 soon\n", "frame-number seconds"),
         ("seq-01/timestamps.txt", "000000 1.0\n", "no time stamp"),
@@ -118,8 +128,6 @@ def test_wrong_sized_images_are_named(scene):
 @pytest.mark.parametrize(
     ("depth", "says"),
     [
-        (np.zeros((60, 80), np.uint16), "no valid pixel"),
-        (np.full((60, 80), 65535, np.uint16), "no valid pixel"),
         (np.ones((60, 80), np.uint8), "16-bit"),
         (np.ones((60, 80, 3), np.uint16), "16-bit"),
     ],
@@ -129,6 +137,32 @@ def test_useless_depth_is_named(tmp_path, depth, says):
     cv2.imwrite(str(path), depth)
     with pytest.raises(DataError, match=says):
         read_depth(path)
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+def test_depth_without_a_valid_pixel_is_logged_and_empty(scene, caplog, value):
+    cv2.imwrite(str(scene / "seq-01" / "frame-000001.depth.png"), np.full((60, 80), value, np.uint16))
+    loaded = load_scene(scene)
+    with caplog.at_level(logging.WARNING):
+        assert not loaded.read_depth(loaded.frames("train")[1]).any()
+    assert "no valid pixel" in caplog.text
+
+
+def test_a_frame_without_depth_is_named(scene):
+    (scene / "seq-01" / "frame-000001.depth.png").unlink()
+    loaded = load_scene(scene)
+    with pytest.raises(DataError, match=r"frame-000001\.color\.png: has no depth"):
+        loaded.read_depth(loaded.frames("train")[1])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_truncated_images_are_refused(tmp_path, suffix):
+    path = tmp_path / f"image.{suffix}"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))
+    assert read_color(path).shape == (60, 80, 3)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(DataError, match="truncated"):
+        read_color(path)
 
 
 def test_scenes_are_found_in_a_folder_of_scenes(tmp_path):
@@ -143,6 +177,15 @@ def test_nothing_found_is_said(tmp_path):
         find_scenes([tmp_path / "missing"])
     with pytest.raises(DataError, match="no scene found"):
         find_scenes([tmp_path])
+    (tmp_path / "chess.zip").touch()
+    with pytest.raises(DataError, match=r"unzip chess\.zip"):
+        find_scenes([tmp_path])
+    with pytest.raises(DataError, match="not a scene in a known layout"):
+        load_scene(tmp_path)
+
+
+def test_a_scene_is_named_in_letters_digits_and_dashes(tmp_path):
+    assert load_scene(write_scene(tmp_path / "Küche (alt) 1")).name == "K_che_alt_1"
 
 
 def test_scenes_of_one_name_are_refused(tmp_path):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from ofvl_core.camera import cell_pixels
 from ofvl_core.datasets import find_scenes, load_scene
@@ -10,7 +9,7 @@ from ofvl_core.geometry import invert, pose_error
 from ofvl_core.pose import estimate_pose
 from ofvl_core.resize import input_camera
 from ofvl_core.training.augmentation import cell_targets, unwarped
-from ofvl_core.training.memory import SceneMemory
+from ofvl_core.training.packed import pack_frames
 
 SCENES = {"redkitchen": (350, 45), "hololens_office": (301, 24), "fr1_rpy": (225, 45)}
 
@@ -28,17 +27,14 @@ def test_training_targets_hold_the_recorded_pose(real_scenes, name):
     few = scene.frames("train")[::60]
     scene.splits["train"] = few
     camera = input_camera(scene.camera, scene.camera.fy / 4, 8)
-    memory = SceneMemory(scene, camera, torch.device("cpu"))
-    warps = torch.from_numpy(unwarped(camera, memory.camera)).float().expand(len(memory), 2, 3)
-    coordinates, valid = cell_targets(
-        memory.depths, memory.world_from_camera, memory.camera, camera, warps, stride=8
-    )
+    packed = pack_frames(scene, camera)
+    warps = np.tile(unwarped(camera, packed.camera), (len(packed), 1, 1))
+    coordinates, valid = cell_targets(packed, np.arange(len(packed)), warps, stride=8)
     pixels = cell_pixels(camera.width, camera.height, 8)
     for points, mask, frame in zip(coordinates, valid, few, strict=True):
-        known = mask.flatten().numpy()
-        estimate = estimate_pose(
-            pixels[known], points.flatten(1).T.double().numpy()[known], np.ones(known.sum()), camera
-        )
+        known = mask.flatten()
+        points = points.reshape(3, -1).T[known]
+        estimate = estimate_pose(pixels[known], points, np.ones(len(points)), camera)
         metres, degrees = pose_error(estimate.world_from_camera, frame.world_from_camera)
         assert metres < 1e-3
         assert degrees < 0.02
@@ -49,9 +45,9 @@ def test_neighbouring_frames_agree_on_the_surface(real_scenes, name):
     """Camera-to-world poses and registered depth: a frame's points land on the next frame's depth."""
     scene = load_scene(real_scenes / name)
     scene.splits["train"] = scene.frames("train")[:2]
-    memory = SceneMemory(scene, scene.camera, torch.device("cpu"))
-    first, second = (pose.double().numpy() for pose in memory.world_from_camera)
-    depths = memory.depths.double().numpy()
+    packed = pack_frames(scene, scene.camera)
+    first, second = packed.world_from_camera
+    depths = packed.depths / 1000.0
     rows, columns = np.nonzero(depths[0])
     points = scene.camera.rays(np.stack([columns, rows], axis=1)) * depths[0, rows, columns, None]
     seen = (invert(second) @ first @ np.column_stack([points, np.ones(len(points))]).T).T[:, :3]

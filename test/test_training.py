@@ -17,11 +17,12 @@ from ofvl_core.datasets.images import read_color
 from ofvl_core.errors import CheckpointError, DataError
 from ofvl_core.geometry import pose_error
 from ofvl_core.localizer import Localizer
-from ofvl_core.training import trainer
+from ofvl_core.training import run
 from ofvl_core.training.config import TrainConfig
 from ofvl_core.training.optimisation import learning_rate
 
 CPU = torch.device("cpu")
+HERE = run.Surroundings(CPU)
 SHORT = TrainConfig(iterations=4, batch_size=2)
 
 
@@ -51,22 +52,22 @@ def test_a_trained_model_finds_its_training_frames(tiny_scenes, tiny_checkpoint)
 
 def test_same_seed_same_model(scenes, tmp_path):
     for name in ("one", "two"):
-        trainer.train(scenes, SHORT, tmp_path / name, device=CPU)
+        run.train(scenes, SHORT, tmp_path / name, HERE)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(scenes, tmp_path):
-    trainer.train(scenes, SHORT, tmp_path / "whole", device=CPU)
+    run.train(scenes, SHORT, tmp_path / "whole", HERE)
 
     def interrupt(iteration, losses):
         if iteration == 2:
             signal.raise_signal(signal.SIGINT)
 
-    assert not trainer.train(scenes, SHORT, tmp_path / "parts", device=CPU, on_step=interrupt)
+    assert not run.train(scenes, SHORT, tmp_path / "parts", run.Surroundings(CPU, on_step=interrupt))
     stopped = load_manifest(tmp_path / "parts")
     assert (stopped.training.iteration, stopped.training.finished) == (2, False)
-    assert trainer.train(scenes, SHORT, tmp_path / "parts", device=CPU, resume=True)
+    assert run.train(scenes, SHORT, tmp_path / "parts", HERE, resume=True)
     assert load_manifest(tmp_path / "parts").optimizer is None
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name in whole:
@@ -76,27 +77,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(scenes, tmp_path):
 def test_resume_takes_the_same_scenes_and_settings(scenes, tmp_path):
     out = tmp_path / "model"
     stop = lambda iteration, losses: signal.raise_signal(signal.SIGTERM)  # noqa: E731
-    trainer.train(scenes, SHORT, out, device=CPU, on_step=stop)
+    run.train(scenes, SHORT, out, run.Surroundings(CPU, on_step=stop))
     with pytest.raises(CheckpointError, match="other data"):
-        trainer.train(scenes[:1], SHORT, out, device=CPU, resume=True)
+        run.train(scenes[:1], SHORT, out, HERE, resume=True)
     with pytest.raises(CheckpointError, match="other settings"):
-        trainer.train(scenes, SHORT.model_copy(update={"seed": 5}), out, device=CPU, resume=True)
+        run.train(scenes, SHORT.model_copy(update={"seed": 5}), out, HERE, resume=True)
     with pytest.raises(CheckpointError, match="--resume"):
-        trainer.train(scenes, SHORT, out, device=CPU)
+        run.train(scenes, SHORT, out, HERE)
     assert load_manifest(out).training.iteration == 1
 
 
 def test_a_scene_without_depth_is_named(scenes, tmp_path):
     (scenes[1].root / "seq-01" / "frame-000003.depth.png").unlink()
     with pytest.raises(DataError, match=r"frame-000003.*no depth"):
-        trainer.train([scenes[0], load_scene(scenes[1].root)], SHORT, tmp_path / "model", device=CPU)
+        run.train([scenes[0], load_scene(scenes[1].root)], SHORT, tmp_path / "model", HERE)
     assert not (tmp_path / "model").exists()
 
 
 def test_max_minutes_ends_the_schedule(scenes, tmp_path):
     config = TrainConfig(iterations=10**6, max_minutes=0.05, batch_size=1)
     start = time.monotonic()
-    assert trainer.train(scenes[:1], config, tmp_path / "model", device=CPU)
+    assert run.train(scenes[:1], config, tmp_path / "model", HERE)
     assert time.monotonic() - start < 30
     assert 1 <= load_manifest(tmp_path / "model").training.iteration < 10**6
 
@@ -117,12 +118,12 @@ def test_a_killed_run_leaves_a_whole_checkpoint_or_none(scenes, tmp_path):
 from pathlib import Path
 import torch
 from ofvl_core.datasets import load_scene
-from ofvl_core.training import trainer
+from ofvl_core.training import run
 from ofvl_core.training.config import TrainConfig
-trainer.SECONDS_BETWEEN_CHECKPOINTS = 0
+run.SECONDS_BETWEEN_CHECKPOINTS = 0
 scene = load_scene(Path({str(scenes[0].root)!r}))
 out = Path({str(tmp_path / "model")!r})
-trainer.train([scene], TrainConfig(batch_size=1), out, device=torch.device("cpu"))
+run.train([scene], TrainConfig(batch_size=1), out, run.Surroundings(torch.device("cpu")))
 """
     process = subprocess.Popen([sys.executable, "-c", code])
     manifest = tmp_path / "model" / "manifest.json"
@@ -136,5 +137,5 @@ trainer.train([scene], TrainConfig(batch_size=1), out, device=torch.device("cpu"
     assert before >= 1
     config = load_manifest(tmp_path / "model").training.config
     stop = lambda iteration, losses: signal.raise_signal(signal.SIGINT)  # noqa: E731
-    trainer.train(scenes[:1], config, tmp_path / "model", device=CPU, resume=True, on_step=stop)
+    run.train(scenes[:1], config, tmp_path / "model", run.Surroundings(CPU, on_step=stop), resume=True)
     assert load_manifest(tmp_path / "model").training.iteration == before + 1

@@ -5,16 +5,24 @@ import sys
 
 import typer
 from rich.logging import RichHandler
+from rich.markup import escape
 
 from ofvl_core import __version__
+from ofvl_core.cli.ablate import ablate
 from ofvl_core.cli.bag import app as bag_app
 from ofvl_core.cli.console import stderr
+from ofvl_core.cli.data import app as data_app
+from ofvl_core.cli.deploy import deploy
 from ofvl_core.cli.evaluate import evaluate
 from ofvl_core.cli.info import info
 from ofvl_core.cli.localize import localize
+from ofvl_core.cli.scenes import add_scene, merge, remove_scene
+from ofvl_core.cli.score import score
+from ofvl_core.cli.settings import config
 from ofvl_core.cli.simulate import simulate
 from ofvl_core.cli.train import train
-from ofvl_core.errors import OfvlError
+from ofvl_core.errors import OfvlError, WorkerError
+from ofvl_core.training.workers import worker_rank
 
 app = typer.Typer(
     name="ofvl",
@@ -23,9 +31,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (simulate, train, evaluate, localize, info):
+for command in (
+    simulate,
+    config,
+    train,
+    add_scene,
+    remove_scene,
+    merge,
+    evaluate,
+    score,
+    ablate,
+    localize,
+    info,
+    deploy,
+):
     app.command()(command)
 app.add_typer(bag_app, name="bag")
+app.add_typer(data_app, name="data")
 
 
 def _version(asked: bool) -> None:
@@ -51,5 +73,15 @@ def main() -> None:
     try:
         app()
     except OfvlError as error:
-        stderr.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        if worker_rank() == 0 or isinstance(error, WorkerError):  # else worker 0 says the same
+            _complain(str(error))
         sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}; check the path, its permissions and the space left")
+        sys.exit(1)
+
+
+def _complain(sentence: str) -> None:
+    stderr.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ def _group() -> None:
 
 @app.command("from-dataset")
 def from_dataset(
-    scene: Annotated[Path, typer.Argument(help="Scene folder in the 7-Scenes layout.")],
+    scene: Annotated[Path, typer.Argument(help="Scene folder in any known layout.")],
     out: Annotated[Path, typer.Argument(help="Folder of the new bag.")],
     split: Annotated[str, typer.Option(metavar="train|test")] = "test",
     storage: Annotated[str, typer.Option(metavar="mcap|sqlite3")] = "mcap",

@@ -10,7 +10,7 @@ import typer
 from ofvl_core.camera import Camera
 from ofvl_core.cli.console import DeviceOption
 from ofvl_core.datasets.images import read_color
-from ofvl_core.datasets.seven_scenes import read_intrinsics
+from ofvl_core.datasets.posed import read_intrinsics
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import quaternion_xyzw
 from ofvl_core.localizer import Localizer

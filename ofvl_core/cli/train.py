@@ -1,97 +1,120 @@
 """`ofvl train`: one model for several scenes."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.cli.console import DeviceOption, progress_bar, stderr
+from ofvl_core.cli.settings import ConfigOption, PresetOption, SetOption, layers
 from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.device import choose_device
-from ofvl_core.errors import ConfigError
 from ofvl_core.network import ARCHITECTURES
-from ofvl_core.training.config import AUGMENTATIONS, TrainConfig
-from ofvl_core.training.trainer import train as run
+from ofvl_core.training.config import AUGMENTATIONS, make_config
+from ofvl_core.training.run import Surroundings
+from ofvl_core.training.run import train as run
+from ofvl_core.training.workers import worker_rank
 
 STOPPED = 130
 """Exit status of a run that was interrupted, as the shell uses for SIGINT."""
 
 
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep decoded frames there: less memory, and later runs start at once."),
+]
+MonitorOption = Annotated[
+    Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write curves and pictures there.")
+]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out with its settings.")]
+
+
 def train(
     data: Annotated[list[Path], typer.Argument(help="Scene folders, or folders of scenes.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    preset: PresetOption = None,
+    config: ConfigOption = None,
     model: Annotated[str | None, typer.Option(help=f"One of {', '.join(ARCHITECTURES)}.")] = None,
-    iterations: Annotated[
-        int | None, typer.Option(min=1, help="Steps; each sees a batch of every scene.")
-    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Steps; each sees a batch of every scene.")] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Finish the schedule by then at the latest.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a scene in a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a scene in a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine schedule.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0)] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
     augmentation: Annotated[
         str | None,
-        typer.Option(metavar="paper|robot", help="robot: a camera that stays level learns faster."),
+        typer.Option(metavar="|".join(AUGMENTATIONS), help="robot: a camera that stays level learns faster."),
     ] = None,
+    changes: SetOption = None,
+    cache: CacheOption = None,
+    monitor: MonitorOption = None,
     device: DeviceOption = "auto",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out with its settings.")
-    ] = False,
+    resume: ResumeOption = False,
 ) -> None:
-    """Train one OFVL-MS model jointly on all given scenes. Ctrl-C stops it so that --resume continues."""
-    given: dict[str, Any] = {
-        "model": model,
+    """Train one OFVL-MS model jointly on all given scenes. Ctrl-C stops it so that --resume continues.
+
+    Settings are taken from the preset, changed by the file, then by single options. Under torchrun
+    (torchrun --nproc-per-node 2 -m ofvl_core train ...) the processes share the work.
+    """
+    named = {
+        "network": model,
         "iterations": iterations,
         "max_minutes": max_minutes,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
+        "augmentation": augmentation,
     }
-    if augmentation is not None:
-        if augmentation not in AUGMENTATIONS:
-            raise ConfigError(
-                f"unknown augmentation '{augmentation}'; choose one of {', '.join(AUGMENTATIONS)}"
-            )
-        given["augmentation"] = AUGMENTATIONS[augmentation]
-    given = {name: value for name, value in given.items() if value is not None}
-    if model is not None and model not in ARCHITECTURES:
-        raise ConfigError(f"unknown model '{model}'; choose one of {', '.join(ARCHITECTURES)}")
+    single = {name: value for name, value in named.items() if value is not None}
     before = load_manifest(out).training.config.model_dump() if resume else {}
-    try:
-        config = TrainConfig(**{**before, **given})
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        raise ConfigError(
-            f"--{str(wrong['loc'][0]).replace('_', '-')}: {wrong['msg'].lower()}; correct it"
-        ) from None
-    scenes = [load_scene(path) for path in find_scenes(data)]
+    settings = make_config(before, *layers(preset, config, changes or []), single)
+    scenes = [load_scene(path, settings.register_depth) for path in find_scenes(data)]
     chosen = choose_device(device)
+    with TrainingProgress([scene.name for scene in scenes], settings.iterations) as progress:
+        surroundings = Surroundings(chosen, cache, monitor, progress.on_load, progress.on_step)
+        run(scenes, settings, out, surroundings, resume=resume)
+    conclude(out)
 
-    with progress_bar() as bar:
-        loading = bar.add_task("loading frames", total=sum(len(scene.frames("train")) for scene in scenes))
-        training = bar.add_task("training", total=config.iterations, visible=False)
 
-        def on_step(iteration: int, losses: list[float]) -> None:
-            shown = " ".join(f"{scene.name} {loss:.2f}" for scene, loss in zip(scenes, losses, strict=True))
-            bar.update(loading, visible=False)
-            bar.update(training, completed=iteration, visible=True, description=f"loss {shown}")
+class TrainingProgress:
+    """Bars for loading and training, shown by worker 0 only."""
 
-        finished = run(
-            scenes,
-            config,
-            out,
-            device=chosen,
-            resume=resume,
-            on_load=lambda: bar.advance(loading),
-            on_step=on_step,
+    def __init__(self, scenes: list[str], iterations: int):
+        self._scenes = scenes
+        self._bar = progress_bar(hidden=worker_rank() > 0)
+        self._loading = self._bar.add_task("loading frames", total=None)
+        self._training = self._bar.add_task("training", total=iterations, visible=False)
+
+    def __enter__(self) -> "TrainingProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def on_load(self, done: int, total: int) -> None:
+        self._bar.update(self._loading, completed=done, total=total)
+
+    def on_step(self, iteration: int, losses: list[float]) -> None:
+        shown = " ".join(f"{name} {loss:.2f}" for name, loss in zip(self._scenes, losses, strict=True))
+        self._bar.update(self._loading, visible=False)
+        self._bar.update(self._training, completed=iteration, visible=True, description=f"loss {shown}")
+
+
+def conclude(out: Path) -> None:
+    """Say how a run ended; exit with STOPPED when it was interrupted."""
+    if worker_rank() > 0:
+        return
+    record = load_manifest(out).training
+    if not record.finished:
+        stderr.print(
+            f"stopped at iteration {record.iteration} of {record.config.iterations}; continue with --resume"
         )
-    done = load_manifest(out).training
-    if not finished:
-        stderr.print(f"stopped at iteration {done.iteration} of {config.iterations}; continue with --resume")
         raise typer.Exit(STOPPED)
+    scenes = ", ".join(record.scenes)
     stderr.print(
-        f"{out}: {len(scenes)} scenes, {done.iteration} iterations, {done.seconds / 60:.1f} min on {chosen}"
+        f"{out}: trained {scenes} for {record.iteration} iterations in {record.seconds / 60:.1f} min",
+        soft_wrap=True,
     )

@@ -1,5 +1,6 @@
 """Images from disk, checked."""
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from ofvl_core.camera import Camera
 from ofvl_core.errors import DataError
 
+logger = logging.getLogger(__name__)
+
+MILLIMETRE = 0.001
 INVALID_DEPTHS = (0, 65535)
 """Depth values that mean "not measured": 0 everywhere, 65535 in 7-Scenes."""
 
@@ -18,17 +22,26 @@ def read_color(path: Path, camera: Camera | None = None) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(_read(path, cv2.IMREAD_COLOR, camera), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_depth(path: Path, camera: Camera | None = None) -> NDArray[np.uint16]:
-    """Depth (H, W) in millimetres, 0 where not measured.
+def read_depth(
+    path: Path,
+    camera: Camera | None = None,
+    unit: float = MILLIMETRE,
+    invalid: tuple[int, ...] = INVALID_DEPTHS,
+) -> NDArray[np.uint16]:
+    """Depth (H, W) in millimetres, 0 where not measured, from an image of `unit` metres a grey value.
 
-    Raises DataError when unreadable, not 16 bit, not of the camera's size, or without one valid pixel.
+    Without one valid pixel the image is all 0, which is logged: the frame then teaches nothing. What is
+    further than 65.5 m becomes 0. Raises DataError when unreadable, not 16 bit or not of the camera's size.
     """
     depth = _read(path, cv2.IMREAD_UNCHANGED, camera)
     if depth.dtype != np.uint16 or depth.ndim != 2:
-        raise DataError(f"{path}: depth must be a one-channel 16-bit PNG in millimetres; convert it")
-    depth[depth == INVALID_DEPTHS[1]] = 0
+        raise DataError(f"{path}: depth must be a one-channel 16-bit PNG; convert it")
+    depth[np.isin(depth, invalid)] = 0
+    if unit != MILLIMETRE:
+        millimetres = np.rint(depth * (unit / MILLIMETRE))
+        depth = np.where(millimetres < np.iinfo(np.uint16).max, millimetres, 0).astype(np.uint16)
     if not depth.any():
-        raise DataError(f"{path}: depth has no valid pixel; remove this frame or record it again")
+        logger.warning("%s: depth has no valid pixel; the frame has no use in training", path)
     return depth
 
 

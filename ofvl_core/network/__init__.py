@@ -1,5 +1,6 @@
 """OFVL-MS, the network (paper Sec. 3.2)."""
 
-from ofvl_core.network.ofvl_ms import ARCHITECTURES, OFVLMS, Architecture, Prediction
+from ofvl_core.network.architecture import ARCHITECTURES, Architecture
+from ofvl_core.network.ofvl_ms import OFVLMS, Prediction
 
 __all__ = ["ARCHITECTURES", "OFVLMS", "Architecture", "Prediction"]

@@ -1,58 +1,27 @@
-"""OFVL-MS: the model of many scenes, and its named sizes."""
+"""OFVL-MS: the model of many scenes."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ofvl_core.errors import ConfigError
+from ofvl_core.network.architecture import Architecture
 from ofvl_core.network.backbone import Backbone
 from ofvl_core.network.head import SceneCoordinateHead
-from ofvl_core.network.sharing import LayerAdaptiveConv2d, SceneSpecific, scene_key, update_gates
+from ofvl_core.network.sharing import (
+    LayerAdaptiveConv2d,
+    SceneSpecific,
+    ScoredLayer,
+    scene_key,
+    update_gates,
+)
 
 LOG_UNCERTAINTY_RANGE = (-7.0, 3.0)
 """Bounds of log u in Eq. 4, 1 mm to 20 m: outside, one cell could dominate the loss."""
 
 SCENE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-
-
-class Architecture(BaseModel):
-    """Shape of the network. The defaults are the paper's; `input_height` is that of the resized image."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    depths: tuple[int, int, int, int]
-    kernels: tuple[int, ...] = (3, 3)
-    stem_width: int = 16
-    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
-    strides: tuple[int, int, int, int] = (1, 1, 2, 2)
-    head_widths: tuple[int, ...] = (512, 256, 128)
-    branch_width: int = 64
-    input_height: int = 480
-
-    @property
-    def stride(self) -> int:
-        """Pixels of the network's input a cell."""
-        total = 2
-        for stride in self.strides:
-            total *= stride
-        return total
-
-
-ARCHITECTURES = {
-    "ofvl_ms18": Architecture(depths=(2, 2, 2, 2)),
-    "ofvl_ms34": Architecture(depths=(3, 4, 6, 3)),
-    "ofvl_ms50": Architecture(depths=(3, 4, 6, 3), kernels=(1, 3, 1)),
-    "ofvl_ms_lite": Architecture(
-        depths=(1, 1, 1, 1),
-        widths=(16, 32, 64, 128),
-        strides=(1, 2, 2, 1),
-        head_widths=(128,),
-        input_height=120,
-    ),
-}
-"""The paper's three sizes and one that trains and runs on a CPU."""
 
 
 class Prediction(NamedTuple):
@@ -67,44 +36,142 @@ class OFVLMS(nn.Module):
 
     Images come as (B, 3, H, W), RGB in -1..1, H and W multiples of the architecture's stride; a batch
     belongs to one scene, because normalisation, attention and head do.
+
+    `scored_layers` are the layers that the sharing policy decides on, by name, from input to output.
+    `owners` names, for every scene that has no specific convolutions of its own, the scene whose it uses.
+
+    With `compact_gates`, whether each scored layer is shared by name, the model is built as `compact` leaves
+    it and the tensors that would be dropped are never made. Under `torch.device("meta")` that costs nothing
+    but structure; `load_state_dict(..., assign=True)` then gives it its tensors.
+    Raises ConfigError for scenes, owners or gates that make no sense.
     """
 
-    def __init__(self, architecture: Architecture, scenes: list[str] | tuple[str, ...] = ()):
+    def __init__(
+        self,
+        architecture: Architecture,
+        scenes: Iterable[str] = (),
+        owners: Mapping[str, str] | None = None,
+        compact_gates: Mapping[str, bool] | None = None,
+    ):
         super().__init__()
         self.architecture = architecture
         self.scenes: list[str] = []
-        self.backbone = Backbone(
-            architecture.stem_width,
-            architecture.widths,
-            architecture.depths,
-            architecture.strides,
-            architecture.kernels,
-        )
+        self.owners: dict[str, str] = {}
+        self.backbone = Backbone(architecture)
         self.head = SceneSpecific(
             lambda: SceneCoordinateHead(
                 architecture.widths[-1], architecture.head_widths, architecture.branch_width
             )
         )
+        self._by_scene = [m for m in self.modules() if isinstance(m, SceneSpecific | ScoredLayer)]
+        self.scored_layers = {
+            name: module for name, module in self.named_modules() if isinstance(module, ScoredLayer)
+        }
+        for layer in self.scored_layers.values():
+            if isinstance(layer, LayerAdaptiveConv2d):  # a normalisation is lent to nobody
+                layer.owners = self.owners
+        scenes = list(scenes)
+        self.owners.update(_resolved(scenes, owners or {}))
+        if compact_gates is None:
+            update_gates(self.scored_layers.values())
+        else:
+            self._fix_gates(compact_gates)
         for scene in scenes:
-            self.add_scene(scene)
+            self._add_scene(scene)
+        if compact_gates is not None:
+            self.compact()
 
-    @property
-    def scored_layers(self) -> dict[str, LayerAdaptiveConv2d]:
-        """Every layer that the sharing policy decides on, by name, from input to output."""
+    def add_scene(self, scene: str, like: str | None = None, share_with: str | None = None) -> None:
+        """Add a scene's own parameters.
+
+        They are new, its specific weights clones of the shared ones; with `like` all of them are copies of
+        that scene's, its normalisation statistics included. With `share_with` the scene uses that scene's
+        specific convolutions and has none of its own; its normalisations, scored or not, it does have.
+
+        Raises ConfigError for a name that is taken or not a plain word, for another scene that is not in the
+        model, and for a compact model without `like` that has no weights to start from.
+        """
+        for other in (like, share_with):
+            if other is not None:
+                self._require(other)
+        _require_name(scene, self.scenes)
+        if like is None and any(
+            layer.shared is None and (share_with is None or layer.owners is not self.owners)
+            for layer in self.scored_layers.values()
+        ):
+            raise ConfigError(
+                f"scene '{scene}' has no weights to start from, because a compact model keeps only those in "
+                "use; name a scene of the model that it starts like"
+            )
+        if share_with is not None:
+            self.owners[scene] = self.owners.get(share_with, share_with)
+        self._add_scene(scene, like)
+        self.to(next(self.parameters()).device)
+
+    def remove_scene(self, scene: str) -> None:
+        """Drop a scene's own tensors.
+
+        If other scenes use its specific convolutions, the first of them becomes their owner.
+        Raises ConfigError for a scene that is not in the model and for the last one.
+        """
+        self._require(scene)
+        if len(self.scenes) == 1:
+            raise ConfigError(f"scene '{scene}' is the model's last; delete the checkpoint instead")
+        for module in self._by_scene:
+            module.remove_scene(scene)
+        borrowers = [borrower for borrower, owner in self.owners.items() if owner == scene]
+        for borrower in borrowers:
+            self.owners[borrower] = borrowers[0]
+        for owning in (scene, *borrowers[:1]):  # in place: the layers refer to this dict
+            self.owners.pop(owning, None)
+        self.scenes.remove(scene)
+
+    def compact(self) -> None:
+        """Drop every weight that no gate selects, for deployment.
+
+        Predictions and counts stay what they are, the state_dict holds what inference uses and the scores,
+        and the gates are fixed.
+        """
+        for layer in self.scored_layers.values():
+            layer.compact()
+
+    def scene_tensors(self, scene: str) -> dict[str, Tensor]:
+        """Parameters and buffers that belong to a scene alone, by their name in the state_dict.
+
+        Specific convolutions belong to the scene that owns them. Raises ConfigError for an unknown scene.
+        """
+        self._require(scene)
+        key = scene_key(scene)
         return {
-            name: module for name, module in self.named_modules() if isinstance(module, LayerAdaptiveConv2d)
+            name: tensor for name, tensor in self.state_dict(keep_vars=True).items() if key in name.split(".")
         }
 
-    def add_scene(self, scene: str) -> None:
-        """Add a scene's own parameters. Raises ConfigError for a name that is taken or not a plain word."""
-        if scene in self.scenes:
-            raise ConfigError(f"scene '{scene}' is in the model already; give the new scene another name")
-        if not SCENE_NAME.fullmatch(scene):
-            raise ConfigError(f"scene name '{scene}' must be letters, digits, '_' and '-'; rename its folder")
-        for module in list(self.modules()):
-            if isinstance(module, SceneSpecific | LayerAdaptiveConv2d):
-                module.add_scene(scene)
-        self.scenes.append(scene)
+    def used_tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers but the weights that no gate selects: the state_dict after `compact`."""
+        unused = tuple(
+            f"{name}.{'specific.' if layer.is_shared else 'shared'}"
+            for name, layer in self.scored_layers.items()
+        )
+        tensors = self.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(unused)}
+
+    def scene_parameters(self, scene: str) -> list[nn.Parameter]:
+        """Every parameter that belongs to a scene alone. Raises ConfigError for an unknown scene."""
+        return [tensor for tensor in self.scene_tensors(scene).values() if isinstance(tensor, nn.Parameter)]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Every parameter but those of `scene_parameters` and the scores."""
+        keys = {scene_key(scene) for scene in self.scenes}
+        scores = {id(score) for score in self.scores()}
+        return [
+            parameter
+            for name, parameter in self.named_parameters()
+            if keys.isdisjoint(name.split(".")) and id(parameter) not in scores
+        ]
+
+    def scores(self) -> list[nn.Parameter]:
+        """The scores of `scored_layers`, in their order."""
+        return [layer.score for layer in self.scored_layers.values()]
 
     def set_scene_frame(self, scene: str, centre: Tensor, extent: Tensor) -> None:
         """Set the point (3,) and the length from which the scene's coordinates are regressed, in metres."""
@@ -121,3 +188,50 @@ class OFVLMS(nn.Module):
         """Predict one scene's coordinates for a batch of its images."""
         output = self.head(self.backbone(images, scene), scene)
         return Prediction(output[:, :3], output[:, 3:].clamp(*LOG_UNCERTAINTY_RANGE))
+
+    def _add_scene(self, scene: str, like: str | None = None) -> None:
+        _require_name(scene, self.scenes)
+        for module in self._by_scene:
+            module.add_scene(scene, like)
+        self.scenes.append(scene)
+
+    def _require(self, scene: str) -> None:
+        if scene not in self.scenes:
+            known = ", ".join(self.scenes) or "none"
+            raise ConfigError(f"unknown scene '{scene}'; the model has: {known}")
+
+    def _fix_gates(self, gates: Mapping[str, bool]) -> None:
+        if gates.keys() != self.scored_layers.keys():
+            odd = sorted(gates.keys() ^ self.scored_layers.keys())[0]
+            raise ConfigError(
+                f"the compact model's layers do not fit its architecture ('{odd}'); write it anew"
+            )
+        for name, layer in self.scored_layers.items():
+            layer.is_shared = gates[name]
+            if layer.is_shared:  # a specific layer needs its shared weights until the scenes have theirs
+                layer.compact()
+
+
+def _require_name(scene: str, taken: Iterable[str]) -> None:
+    if scene in taken:
+        raise ConfigError(f"scene '{scene}' is in the model already; give the new scene another name")
+    if not SCENE_NAME.fullmatch(scene):
+        raise ConfigError(f"scene name '{scene}' must be letters, digits, '_' and '-'; rename its folder")
+
+
+def _resolved(scenes: list[str], owners: Mapping[str, str]) -> dict[str, str]:
+    """The scene at the end of every chain of owners, in the order of `scenes`."""
+    resolved = {}
+    for scene in (scene for scene in scenes if scene in owners):
+        chain = [scene]
+        while chain[-1] in owners:
+            chain.append(owners[chain[-1]])
+            if chain[-1] in chain[:-1]:
+                raise ConfigError(f"scene '{scene}' shares with itself; let one scene own the convolutions")
+        resolved[scene] = chain[-1]
+    for scene in (*owners, *resolved.values()):
+        if scene not in scenes:
+            raise ConfigError(
+                f"unknown scene '{scene}' in what shares with what; the model has: {', '.join(scenes)}"
+            )
+    return resolved

@@ -1,11 +1,12 @@
 """Random views of stored frames: images are warped, scene coordinates follow exactly.
 
-The paper's augmentation (scale, rotation, shear, shift, brightness). Coordinates are not warped as an
-image: each cell's pixel is carried back to the stored frame, its depth is looked up there (nearest, so
-that no edge is blurred) and lifted along the pixel's own ray. So a target projects exactly onto the
-pixel that pose estimation will use.
+The paper's augmentation (scale, rotation, shear, shift, brightness; a random colour outside the image), and
+contrast. Coordinates are not warped as an image: each cell's pixel is carried back to the stored frame, its
+depth is looked up there (nearest, so that no edge is blurred) and lifted along the pixel's own ray. So a
+target projects exactly onto the pixel that pose estimation will use.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -16,10 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.errors import DataError
 from ofvl_core.geometry import Array
 from ofvl_core.resize import normalise
 from ofvl_core.training.config import Augmentation
-from ofvl_core.training.memory import SceneMemory
+from ofvl_core.training.packed import PackedFrames
+
+FRAMES_FOR_SCENE_FRAME = 256
+"""Frames that stand for all when a scene's mean and extent are measured."""
 
 
 class Batch(NamedTuple):
@@ -30,24 +35,87 @@ class Batch(NamedTuple):
     valid: Tensor
 
 
-def draw_batch(memory: SceneMemory, size: int, stride: int, ranges: Augmentation, random: Generator) -> Batch:
+class _View(NamedTuple):
+    """A batch before it goes to the device: images (B, H, W, 3) uint8, light (2, B, 1, 1, 1) float32."""
+
+    images: NDArray[np.uint8]
+    contrast_and_brightness: NDArray[np.float32]
+    coordinates: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+class BatchSource:
+    """The batches of one scene: number `iteration` is the same whenever it is asked for.
+
+    For a GPU the next batch is drawn while the network computes; on a CPU the two would share its cores.
+    """
+
+    def __init__(
+        self,
+        frames: PackedFrames,
+        size: int,
+        stride: int,
+        ranges: Augmentation,
+        seed: tuple[int, ...],
+        device: torch.device,
+    ):
+        """Batches of `size` frames; random numbers depend on `seed` (run, scene, replica) and iteration."""
+        self.frames, self.size, self.stride, self.ranges = frames, size, stride, ranges
+        self.seed, self.device = seed, device
+        self._pool = ThreadPoolExecutor(1) if device.type != "cpu" else None
+        self._ahead: tuple[int, Future[_View]] | None = None
+
+    def batch(self, iteration: int) -> Batch:
+        """Batch number `iteration`, drawn ahead when the one before was the last asked for."""
+        if self._pool is None:
+            return _to_device(self._draw(iteration), self.device)
+        if self._ahead is None or self._ahead[0] != iteration:
+            view = self._draw(iteration)
+        else:
+            view = self._ahead[1].result()
+        self._ahead = iteration + 1, self._pool.submit(self._draw, iteration + 1)
+        return _to_device(view, self.device)
+
+    def _draw(self, iteration: int) -> _View:
+        random = np.random.default_rng((*self.seed, iteration))
+        return _draw_view(self.frames, self.size, self.stride, self.ranges, random)
+
+
+def draw_batch(
+    frames: PackedFrames,
+    size: int,
+    stride: int,
+    ranges: Augmentation,
+    random: Generator,
+    device: torch.device,
+) -> Batch:
     """`size` random frames, each seen through its own random warp."""
-    indices = random.integers(len(memory), size=size)
-    warps = [random_warp(memory.input_camera, memory.camera, ranges, random) for _ in range(size)]
-    warped = warp_images(memory.images[indices], warps, memory.input_camera)
-    images = _relight(
-        normalise(torch.from_numpy(warped).to(memory.device).permute(0, 3, 1, 2)), ranges, random
-    )
-    chosen = torch.from_numpy(indices).to(memory.device)
-    coordinates, valid = cell_targets(
-        memory.depths[chosen],
-        memory.world_from_camera[chosen],
-        memory.camera,
-        memory.input_camera,
-        torch.from_numpy(np.stack(warps)).float().to(memory.device),
-        stride,
-    )
-    return Batch(images, coordinates, valid)
+    return _to_device(_draw_view(frames, size, stride, ranges, random), device)
+
+
+def _draw_view(
+    frames: PackedFrames, size: int, stride: int, ranges: Augmentation, random: Generator
+) -> _View:
+    indices = random.integers(len(frames), size=size)
+    warps = np.stack([random_warp(frames.input_camera, frames.camera, ranges, random) for _ in indices])
+    fills = random.integers(256, size=(size, 3))
+    contrast, brightness = random.uniform(-1, 1, (2, size, 1, 1, 1))
+    light = np.stack([1 + contrast * ranges.contrast, brightness * ranges.brightness / 127.5])
+    images = warp_images(frames.images[indices], warps, fills, frames.input_camera)
+    coordinates, valid = cell_targets(frames, indices, warps, stride)
+    return _View(images, light.astype(np.float32), coordinates.astype(np.float32), valid)
+
+
+def _to_device(view: _View, device: torch.device) -> Batch:
+    def put(array: NDArray) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
+            tensor = tensor.pin_memory()
+        return tensor.to(device, non_blocking=True)
+
+    contrast, brightness = put(view.contrast_and_brightness)
+    images = normalise(put(view.images).permute(0, 3, 1, 2)).mul_(contrast).add_(brightness).clamp_(-1, 1)
+    return Batch(images, put(view.coordinates), put(view.valid))
 
 
 def random_warp(input_camera: Camera, stored: Camera, ranges: Augmentation, random: Generator) -> Array:
@@ -70,44 +138,52 @@ def unwarped(input_camera: Camera, stored: Camera) -> Array:
 
 
 def warp_images(
-    images: NDArray[np.uint8], stored_from_input: list[Array], camera: Camera
+    images: NDArray[np.uint8], stored_from_input: Array, fills: NDArray[np.integer], camera: Camera
 ) -> NDArray[np.uint8]:
-    """Images (B, H, W, 3) sampled bilinearly at every pixel of the input `camera`; outside is mid-grey."""
+    """Images (B, H, W, 3) seen through the warps (B, 2, 3): sampled bilinearly at every pixel of the input
+    `camera`, outside of the colours `fills` (B, 3)."""
     size, flags = (camera.width, camera.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = np.empty((len(images), camera.height, camera.width, 3), np.uint8)
-    for image, warp, result in zip(images, stored_from_input, warped, strict=True):
-        cv2.warpAffine(image, warp, size, result, flags, cv2.BORDER_CONSTANT, (128, 128, 128))
+    for image, warp, fill, result in zip(images, stored_from_input, fills, warped, strict=True):
+        cv2.warpAffine(image, warp, size, result, flags, cv2.BORDER_CONSTANT, fill.tolist())
     return warped
 
 
 def cell_targets(
-    depths: Tensor,
-    world_from_camera: Tensor,
-    stored: Camera,
-    camera: Camera,
-    stored_from_input: Tensor,
-    stride: int,
-) -> tuple[Tensor, Tensor]:
-    """Scene coordinates (B, 3, h, w) of every cell's pixel, and which are valid (B, 1, h, w).
+    frames: PackedFrames, indices: NDArray[np.integer], stored_from_input: Array, stride: int
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Scene coordinates (B, 3, h, w) float64, in metres, of every cell's pixel, and which are valid
+    (B, 1, h, w), for the frames of the `indices` (B,) seen through the warps (B, 2, 3)."""
+    camera, stored = frames.input_camera, frames.camera
+    cells = cell_pixels(camera.width, camera.height, stride)
+    pixels = cells @ _transposed(stored_from_input[:, :, :2]) + stored_from_input[:, None, :, 2]
+    height, width = frames.depths.shape[1:]
+    depth_scale = np.array([width / stored.width, height / stored.height])
+    column, row = np.moveaxis(np.rint((pixels + 0.5) * depth_scale - 0.5).astype(np.int64), -1, 0)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    nearest = indices[:, None], row.clip(0, height - 1), column.clip(0, width - 1)
+    depth = frames.depths[nearest] / 1000.0
+    rays = stored.rays(pixels.reshape(-1, 2)).reshape(*depth.shape, 3)
+    pose = frames.world_from_camera[indices]
+    points = (rays * depth[..., None]) @ _transposed(pose[:, :3, :3]) + pose[:, None, :3, 3]
+    shape = (len(indices), -1, camera.height // stride, camera.width // stride)
+    return _transposed(points).reshape(shape), (inside & (depth > 0)).reshape(shape)
 
-    `depths` (B, H, W) in metres belong to the `stored` camera, `camera` is the network input's.
+
+def scene_frame(frames: PackedFrames, stride: int) -> tuple[Array, float]:
+    """Mean (3,) and root-mean-square distance from it, in metres, of the frames' scene coordinates.
+
+    Measured on evenly spaced frames. Raises DataError when none of their cells has a depth.
     """
-    pixels = torch.from_numpy(cell_pixels(camera.width, camera.height, stride)).float().to(depths.device)
-    x, y = (pixels @ stored_from_input[:, :, :2].mT + stored_from_input[:, None, :, 2]).unbind(-1)
-    column, row = x.round().long(), y.round().long()
-    inside = (column >= 0) & (column < stored.width) & (row >= 0) & (row < stored.height)
-    frame = torch.arange(len(depths), device=depths.device)[:, None]
-    depth = depths[frame, row.clamp(0, stored.height - 1), column.clamp(0, stored.width - 1)]
-    rays = torch.stack([(x - stored.cx) / stored.fx, (y - stored.cy) / stored.fy, torch.ones_like(x)], -1)
-    points = rays * depth[..., None]
-    points = points @ world_from_camera[:, :3, :3].mT + world_from_camera[:, None, :3, 3]
-    shape = (len(depths), -1, camera.height // stride, camera.width // stride)
-    return points.mT.reshape(shape), (inside & (depth > 0)).reshape(shape)
+    indices = np.unique(np.linspace(0, len(frames) - 1, FRAMES_FOR_SCENE_FRAME).round().astype(np.int64))
+    warps = np.tile(unwarped(frames.input_camera, frames.camera), (len(indices), 1, 1))
+    coordinates, valid = cell_targets(frames, indices, warps, stride)
+    points = np.moveaxis(coordinates, 1, -1)[valid[:, 0]]
+    if not len(points):
+        raise DataError(f"{frames.name}: the training frames have next to no valid depth; record it again")
+    centre = points.mean(axis=0)
+    return centre, float(np.sqrt(np.square(points - centre).sum(axis=1).mean()))
 
 
-def _relight(images: Tensor, ranges: Augmentation, random: Generator) -> Tensor:
-    shape = (len(images), 1, 1, 1)
-    brightness = random.uniform(-1, 1, shape) * ranges.brightness / 127.5
-    contrast = 1 + random.uniform(-1, 1, shape) * ranges.contrast
-    images = images * torch.from_numpy(contrast).float().to(images.device)
-    return (images + torch.from_numpy(brightness).float().to(images.device)).clamp_(-1, 1)
+def _transposed(matrices: Array) -> Array:
+    return np.swapaxes(matrices, -1, -2)

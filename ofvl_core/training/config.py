@@ -1,14 +1,24 @@
 """Every training setting, its default and its meaning; a checkpoint carries the whole of it."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-Positive = Annotated[float, Field(gt=0)]
+from ofvl_core.errors import ConfigError
+from ofvl_core.network import ARCHITECTURES, Architecture
+from ofvl_core.training.gradients import Method
+
+DEFAULT_NETWORK = "ofvl_ms_lite"
+DEFAULT_AUGMENTATION = "handheld"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Augmentation(BaseModel):
-    """Ranges of the random warp and brightness; the defaults are the paper's."""
+    """Ranges of the random warp and of the light; the paper's, and contrast besides."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,10 +33,31 @@ class Augmentation(BaseModel):
 
 
 AUGMENTATIONS = {
-    "paper": Augmentation(),
+    "handheld": Augmentation(),
+    "paper": Augmentation(contrast=0.0),
     "robot": Augmentation(scale=(0.8, 1.25), rotation_deg=4.0, shear_deg=0.0, shift=0.1),
 }
-"""By how the camera is carried: in any hand, or level on a wheeled robot, which needs less to be learned."""
+"""By how the camera is carried: in any hand, or level on a wheeled robot, which needs less to be learned; and
+the paper's."""
+
+
+def _by_name(known: Mapping[str, BaseModel], default: str) -> BeforeValidator:
+    """Accept the name of a known value, or a mapping of changes to the one that its `name` says."""
+
+    def complete(value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict):
+            return value
+        name = value.get("name", default)
+        if name not in known:
+            if len(value) > 1:
+                return value  # not a change of a known one but all of another
+            raise ValueError(f"'{name}' is unknown; choose one of {', '.join(known)}")
+        complete = known[name].model_dump()
+        return complete | {key: entry for key, entry in value.items() if key in complete or key != "name"}
+
+    return BeforeValidator(complete)
 
 
 class TrainConfig(BaseModel):
@@ -34,15 +65,20 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = "ofvl_ms_lite"
+    network: Annotated[Architecture, _by_name(ARCHITECTURES, DEFAULT_NETWORK)] = Field(
+        ARCHITECTURES[DEFAULT_NETWORK], description="a size's name, or a mapping of `name` and what differs"
+    )
     iterations: int = Field(2000, gt=0, description="optimiser steps; each sees one batch of every scene")
     max_minutes: Positive | None = Field(None, description="the schedule ends by then, wherever it is")
-    batch_size: int = Field(8, gt=0, description="images a scene in a step")
+    batch_size: int = Field(8, gt=0, description="images a scene and worker in a step")
     learning_rate: Positive = 4e-3
     weight_decay: float = Field(0.05, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the iterations")
     distance_warmup: float = Field(0.9, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
     penalty_weight: float = Field(0.25, ge=0, description="beta of Eq. 3")
+    score_slope: Literal[-1, 1] = Field(
+        -1, description="of the surrogate for Eq. 1's indicator; 1 has the sign of the published code"
+    )
     sharing_decided: float = Field(
         0.1, gt=0, le=1, description="share of the iterations after which scores rest"
     )
@@ -53,6 +89,64 @@ class TrainConfig(BaseModel):
         description="share of the iterations after which normalisation keeps to its running statistics: "
         "a batch holds few views of a scene, and its statistics vary",
     )
-    gradient_clip: Positive = Field(1.0, description="largest global norm of a step's gradient")
+    gradients: Method = Field(
+        "normalised", description="how the scenes' gradients of shared parameters combine"
+    )
+    gradient_clip: Positive | None = Field(1.0, description="largest global norm of a step's gradient")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the network while training; auto is bfloat16 where that is faster"
+    )
     seed: int = Field(0, ge=0)
-    augmentation: Augmentation = Augmentation()
+    augmentation: Annotated[Augmentation, _by_name(AUGMENTATIONS, DEFAULT_AUGMENTATION)] = Field(
+        AUGMENTATIONS[DEFAULT_AUGMENTATION], description="one of the names, or ranges"
+    )
+    register_depth: bool = Field(
+        True, description="bring depth to the colour camera where a data set's are two, as in 7-Scenes"
+    )
+
+
+def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
+    """The defaults, changed by each of the layers in turn. Raises ConfigError naming the wrong key."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            before = merged.get(key)
+            if isinstance(before, str):
+                before = {"name": before}
+            if isinstance(value, dict) and isinstance(before, dict) and "name" not in value:
+                value = {**before, **value}
+            merged[key] = value
+    try:
+        return TrainConfig.model_validate(merged)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(str(part) for part in wrong["loc"])
+        cause = wrong["msg"].removeprefix("Value error, ").lower()
+        raise ConfigError(f"setting '{key}': {cause}; 'ofvl config' lists all settings") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings of a YAML file, not yet checked. Raises ConfigError when it is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a file of settings") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path}: not YAML ({' '.join(str(error).split())}); 'ofvl config' writes an example"
+        ) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no settings; 'ofvl config' writes an example")
+    return content
+
+
+def write_settings(config: TrainConfig) -> str:
+    """The whole configuration as YAML that `read_settings` reads, every setting with its meaning."""
+    lines = []
+    for name, field in TrainConfig.model_fields.items():
+        setting = config.model_dump(mode="json", include={name})
+        if field.description:
+            lines.append(f"# {field.description}")
+        lists_in_line = None if isinstance(setting[name], dict) else False
+        lines.append(yaml.safe_dump(setting, default_flow_style=lists_in_line, sort_keys=False).strip())
+    return "\n".join(lines) + "\n"

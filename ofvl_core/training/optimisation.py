@@ -12,7 +12,7 @@ from ofvl_core.training.config import TrainConfig
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     """AdamW that decays convolution weights only: not biases, normalisation or scores."""
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

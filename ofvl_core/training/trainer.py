@@ -1,112 +1,167 @@
-"""Joint training on several scenes: every step sees one batch of each."""
+"""One step of joint training (paper Sec. 3.3): a batch of every scene, then one update of all parameters."""
 
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ofvl_core.checkpoint import (
-    Manifest,
-    SceneRecord,
-    TrainingRecord,
-    load_manifest,
-    load_model,
-    read_tensors,
-    save_checkpoint,
-)
-from ofvl_core.datasets import SceneData
-from ofvl_core.device import has_fast_bfloat16, place
-from ofvl_core.errors import CheckpointError
-from ofvl_core.network import ARCHITECTURES, OFVLMS
-from ofvl_core.resize import input_camera
-from ofvl_core.training.augmentation import cell_targets, draw_batch, unwarped
+from ofvl_core.device import has_fast_bfloat16
+from ofvl_core.network import OFVLMS, Prediction
+from ofvl_core.training.augmentation import Batch, BatchSource
 from ofvl_core.training.config import TrainConfig
-from ofvl_core.training.gradients import GradientNormalisation, Gradients
+from ofvl_core.training.gradients import Combination, Gradients
 from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
-from ofvl_core.training.memory import SceneMemory
-from ofvl_core.training.optimisation import (
-    distance_warmup,
-    learning_rate,
-    make_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
-)
+from ofvl_core.training.optimisation import distance_warmup, learning_rate, make_optimizer
+from ofvl_core.training.workers import Team
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-HISTORY_LENGTH = 200
-"""Points kept of the loss curves."""
+
+class Step(NamedTuple):
+    """What all workers agree on after a step: the scenes' losses (Eq. 4), whether one of them was asked to
+    stop, and the seconds of worker 0's clock."""
+
+    losses: list[float]
+    stop: bool
+    seconds: float
 
 
 class Trainer:
-    """A model, its scenes' frames and its optimiser; `step` is one iteration of the joint training.
+    """A model, where its scenes' batches come from, and its optimiser.
 
-    Random numbers of an iteration depend on the seed, the scene and the iteration alone, so a resumed
-    run draws what an uninterrupted one would have drawn.
+    `scenes` are the trained ones; parameters that do not require gradients stay as they are. `sources` are
+    those of this worker's scenes, by their number in `scenes`.
     """
 
     def __init__(
         self,
         model: OFVLMS,
-        memories: dict[str, SceneMemory],
+        scenes: Sequence[str],
+        sources: dict[int, BatchSource],
         config: TrainConfig,
-        combine: GradientNormalisation,
+        combination: Combination,
+        team: Team,
     ):
-        self.model = model
-        self.memories = memories
-        self.config = config
-        self.combine = combine
+        self.model, self.scenes, self.sources = model, scenes, sources
+        self.config, self.combination, self.team = config, combination, team
         self.optimizer = make_optimizer(model, config)
-        self.layers = list(model.scored_layers.values())
-        self.norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
         self.device = next(model.parameters()).device
-        self.mixed_precision = has_fast_bfloat16(self.device)
+        fast = config.precision == "auto" and has_fast_bfloat16(self.device)
+        self.mixed_precision = fast or config.precision == "bfloat16"
+        self.shared = [parameter for parameter in model.shared_parameters() if parameter.requires_grad]
+        self.scores = [score for score in model.scores() if score.requires_grad]
+        self.own = {scene: model.scene_parameters(scenes[scene]) for scene in sources}
+        self.norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.own_statistics = {scene: _statistics(self.norms, own) for scene, own in self.own.items()}
+        self.shared_statistics = _statistics(self.norms, self.shared)
+        for layer in model.scored_layers.values():
+            layer.score_slope = float(config.score_slope)
 
-    def step(self, iteration: int, progress: float) -> list[float]:
-        """Train on one batch of every scene; returns the scene coordinate losses (Eq. 4)."""
-        self.model.train()
-        if progress >= self.config.statistics_rest:
-            for module in self.norms:
-                module.eval()
+    def step(self, iteration: int, progress: float, stop: bool = False, seconds: float = 0.0) -> Step:
+        """Train on one batch of every scene; `progress` runs from 0 to 1 over the training.
+
+        `stop` and `seconds` are this worker's word on what the returned `Step` tells all of them.
+        """
+        statistics_move = progress < self.config.statistics_rest
+        scores_move = bool(self.scores) and progress < self.config.sharing_decided
+        self._set_modes(statistics_move, scores_move)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress)
         self.optimizer.zero_grad(set_to_none=True)
-        shared = [layer.shared for layer in self.layers if layer.is_shared]
-        losses, gradients = [], []
-        for number, scene in enumerate(self.memories):
-            random = np.random.default_rng((self.config.seed, number, iteration))
-            losses.append(self._backward(scene, progress, random))
-            gradients.append(_take_gradients(shared))
-        for parameter, gradient in zip(shared, self.combine(gradients) if shared else [], strict=True):
-            parameter.grad = gradient
-        scores = [layer.score for layer in self.layers]
-        for score, gradient in zip(scores, _take_gradients(scores), strict=True):
-            if progress < self.config.sharing_decided:
-                score.grad = gradient / len(self.memories)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        self.optimizer.step()
-        return torch.stack(losses).tolist()
 
-    def _backward(self, scene: str, progress: float, random: np.random.Generator) -> torch.Tensor:
-        memory, config = self.memories[scene], self.config
-        batch = draw_batch(
-            memory, config.batch_size, self.model.architecture.stride, config.augmentation, random
-        )
+        losses: dict[int, Tensor] = {}
+        gradients: dict[int, Gradients] = {}
+        score_gradients: dict[int, Tensor] = {}
+        statistics: dict[int, Tensor] = {}
+        before = [buffer.clone() for buffer in self.shared_statistics]
+        selected: list[nn.Parameter] = []
+        for scene, source in self.sources.items():
+            if statistics_move and before:
+                torch._foreach_copy_(self.shared_statistics, before)
+            losses[scene] = self._backward(self.scenes[scene], source.batch(iteration), progress, scores_move)
+            selected = [parameter for parameter in self.shared if parameter.grad is not None]
+            gradients[scene] = _take_gradients(selected)
+            if scores_move:
+                score_gradients[scene] = torch.stack(_take_gradients(self.scores))
+            if statistics_move and before:
+                statistics[scene] = torch.cat([buffer.flatten() for buffer in self.shared_statistics])
+            own_gradients = [own.grad for own in self.own[scene] if own.grad is not None]
+            self.team.mean_of_scene(scene, own_gradients)
+            if statistics_move:
+                self.team.mean_of_scene(scene, self.own_statistics[scene])
+
+        if selected:
+            combined = self.team.combine(gradients, self.combination)
+            for parameter, gradient in zip(selected, combined, strict=True):
+                parameter.grad = gradient
+        if scores_move:
+            for score, gradient in zip(self.scores, self.team.by_scene(score_gradients).mean(0), strict=True):
+                score.grad = gradient
+        if statistics:
+            self._share_statistics(self.team.by_scene(statistics).mean(0))
+        step = self._agree(losses, stop, seconds, [*selected, *(self.scores if scores_move else [])])
+        self.optimizer.step()
+        return step
+
+    @torch.no_grad()
+    def preview(self, scene: int, iteration: int) -> tuple[Batch, Prediction]:
+        """A batch of one of this worker's scenes and what the model predicts for it now."""
+        batch = self.sources[scene].batch(iteration)
+        self.model.eval()
+        return batch, self._predict(self.scenes[scene], batch)
+
+    def _set_modes(self, statistics_move: bool, scores_move: bool) -> None:
+        self.model.train()
+        if not statistics_move:
+            for norm in self.norms:
+                norm.eval()
+        for score in self.scores:
+            score.requires_grad_(scores_move)
+
+    def _predict(self, scene: str, batch: Batch) -> Prediction:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            prediction = self.model(batch.images.to(memory_format=torch.channels_last), scene)
-        distance_share = distance_warmup(config, progress)
+            return self.model(batch.images.to(memory_format=torch.channels_last), scene)
+
+    def _backward(self, scene: str, batch: Batch, progress: float, scores_move: bool) -> Tensor:
+        prediction = self._predict(scene, batch)
+        distance_share = distance_warmup(self.config, progress)
         loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
-        penalty = sharing_penalty(layer.score for layer in self.layers)
-        (loss + config.penalty_weight * penalty).backward()  # Eq. 3
+        penalty = self.config.penalty_weight * sharing_penalty(self.scores) if scores_move else 0.0
+        (loss + penalty).backward()  # Eq. 3
         return loss.detach()
 
+    def _share_statistics(self, mean: Tensor) -> None:
+        """Statistics that all scenes share become the mean of what each scene made of them.
 
-def _take_gradients(parameters: Iterable[nn.Parameter]) -> Gradients:
+        In turn they would depend on the order of the scenes, and on who trains which.
+        """
+        parts = mean.split([buffer.numel() for buffer in self.shared_statistics])
+        for buffer, part in zip(self.shared_statistics, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+    def _agree(
+        self, losses: dict[int, Tensor], stop: bool, seconds: float, common: list[nn.Parameter]
+    ) -> Step:
+        """Exchange losses and control in one message, and clip the norm of the gradient of all parameters."""
+        own = [own.grad for scene in self.sources for own in self.own[scene] if own.grad is not None]
+        speaks = self.team.replica == 0
+        count = len(self.scenes)
+        message = torch.zeros(count + 3, dtype=torch.float64, device=self.device)
+        for scene, loss in losses.items():
+            message[scene] = loss / len(self.team.workers_of[scene])
+        message[count] = _squared_norm(own) if speaks else 0.0
+        message[count + 1] = float(stop)
+        message[count + 2] = seconds if self.team.rank == 0 else 0.0
+        message = self.team.sum(message)
+        shared = [parameter.grad for parameter in common if parameter.grad is not None]
+        if self.config.gradient_clip is not None:
+            norm = (message[count] + _squared_norm(shared)).sqrt()
+            scale = (self.config.gradient_clip / (norm + 1e-6)).clamp(max=1.0).float()
+            torch._foreach_mul_([*own, *shared], scale)
+        *values, _, asked_to_stop, clock = message.tolist()
+        return Step(values, asked_to_stop > 0, clock)
+
+
+def _take_gradients(parameters: Sequence[nn.Parameter]) -> Gradients:
     """The gradients of one scene's backward pass, removed so that the next scene's start at nothing."""
     taken = []
     for parameter in parameters:
@@ -116,157 +171,16 @@ def _take_gradients(parameters: Iterable[nn.Parameter]) -> Gradients:
     return taken
 
 
-def train(
-    scenes: list[SceneData],
-    config: TrainConfig,
-    out: Path,
-    *,
-    device: torch.device,
-    resume: bool = False,
-    on_load: Callable[[], None] = lambda: None,
-    on_step: Callable[[int, list[float]], None] = lambda iteration, losses: None,
-) -> bool:
-    """Train one model on `scenes` and leave it as a checkpoint in `out`; True when it ran to its end.
-
-    SIGINT or SIGTERM ends it after the current step with a checkpoint that `resume` continues; a crash
-    loses at most a minute. `on_load` is called for every frame loaded, `on_step` after every iteration.
-    Raises CheckpointError when `out` holds a checkpoint and `resume` was not asked, or does not fit it.
-    """
-    manifest = _resumed(scenes, config, out) if resume else _fresh(scenes, config, out)
-    record = manifest.training
-    if record.finished:
-        return True
-    stride = manifest.architecture.stride
-    memories = {
-        data.name: SceneMemory(data, input_camera(data.camera, scene.input_focal, stride), device, on_load)
-        for data, scene in zip(scenes, manifest.scenes, strict=True)
-    }
-    model = load_model(out, manifest, device) if manifest.weights else _new_model(manifest, memories, device)
-    combine = GradientNormalisation(record.gradient_norms)
-    trainer = Trainer(model, memories, config, combine)
-    if manifest.optimizer:
-        restore_optimizer(model, trainer.optimizer, read_tensors(out / manifest.optimizer))
-
-    clock = _Clock(record.seconds)
-    saved_at = clock.seconds()
-    every = max(1, config.iterations // HISTORY_LENGTH)
-
-    def save() -> None:
-        record.seconds = clock.seconds()
-        record.gradient_norms = combine.previous_norms
-        optimizer = None if record.finished else optimizer_tensors(model, trainer.optimizer)
-        save_checkpoint(out, manifest, model, optimizer)
-
-    with _stop_signals() as stopped:
-        while not record.finished and not stopped.is_set():
-            progress = record.iteration / config.iterations
-            if config.max_minutes is not None:
-                progress = max(progress, clock.seconds() / 60 / config.max_minutes)
-            if progress >= 1:
-                record.finished = True
-                break
-            losses = trainer.step(record.iteration, progress)
-            if not np.isfinite(losses).all():
-                raise CheckpointError(
-                    f"the loss is NaN at iteration {record.iteration}; train again with a lower learning rate"
-                )
-            record.iteration += 1
-            record.finished = record.iteration == config.iterations
-            if record.iteration % every == 0 or record.finished:
-                record.history.append([record.iteration, *losses])
-            on_step(record.iteration, losses)
-            if clock.seconds() - saved_at > SECONDS_BETWEEN_CHECKPOINTS and not record.finished:
-                save()
-                saved_at = clock.seconds()
-    save()
-    return record.finished
-
-
-def _fresh(scenes: list[SceneData], config: TrainConfig, out: Path) -> Manifest:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(
-            f"{out} exists and is not empty; add --resume to continue it, or choose another --out"
-        )
-    architecture = ARCHITECTURES[config.model]
-    records = [
-        SceneRecord(
-            name=scene.name,
-            camera=scene.camera,
-            input_focal=scene.camera.fy * architecture.input_height / scene.camera.height,
-            frames=len(scene.frames("train")),
-        )
-        for scene in scenes
+def _statistics(norms: Sequence[nn.BatchNorm2d], parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    """Running statistics of the norms whose weight is among `parameters`."""
+    known = {id(parameter) for parameter in parameters}
+    chosen = [norm for norm in norms if id(norm.weight) in known]
+    return [
+        buffer for norm in chosen for buffer in (norm.running_mean, norm.running_var) if buffer is not None
     ]
-    return Manifest(
-        model=config.model, architecture=architecture, scenes=records, training=TrainingRecord(config=config)
-    )
 
 
-def _resumed(scenes: list[SceneData], config: TrainConfig, out: Path) -> Manifest:
-    manifest = load_manifest(out)
-    known = [(scene.name, scene.frames, scene.camera) for scene in manifest.scenes]
-    given = [(scene.name, len(scene.frames("train")), scene.camera) for scene in scenes]
-    if known != given:
-        names = ", ".join(name for name, _, _ in known)
-        raise CheckpointError(f"{out} was trained on other data ({names}); give the same scenes to resume")
-    if manifest.training.config != config:
-        raise CheckpointError(
-            f"{out} was trained with other settings; leave the options out to resume with its own"
-        )
-    return manifest
-
-
-def _new_model(manifest: Manifest, memories: dict[str, SceneMemory], device: torch.device) -> OFVLMS:
-    torch.manual_seed(manifest.training.config.seed)
-    model = OFVLMS(manifest.architecture, [scene.name for scene in manifest.scenes])
-    place(model, device)
-    for scene, memory in memories.items():
-        model.set_scene_frame(scene, *_mean_and_deviation(memory, manifest.architecture.stride))
-    return model
-
-
-def _mean_and_deviation(memory: SceneMemory, stride: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (3,) and root-mean-square distance from it (), in metres, of the frames' scene coordinates."""
-    warp = torch.tensor(unwarped(memory.input_camera, memory.camera)).float().to(memory.device)
-    warps = warp.expand(len(memory), 2, 3)
-    coordinates, valid = cell_targets(
-        memory.depths, memory.world_from_camera, memory.camera, memory.input_camera, warps, stride
-    )
-    points = coordinates.movedim(1, -1)[valid[:, 0]]
-    mean = points.mean(dim=0)
-    return mean, (points - mean).norm(dim=1).square().mean().sqrt()
-
-
-class _Clock:
-    """Seconds of training, those before a resume included."""
-
-    def __init__(self, already: float):
-        self._start = time.monotonic() - already
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._start
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set; a second signal acts as usual."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    def stop(number: int, frame: object) -> None:
-        stopped.set()
-        restore()
-
-    for number in previous:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        restore()
+def _squared_norm(tensors: list[Tensor]) -> Tensor:
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
+    return torch.stack(torch._foreach_norm(tensors)).double().square().sum()

@@ -1,0 +1,139 @@
+"""Scenes leave a trained model, and models that share the same parameters become one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ofvl_core.checkpoint import (
+    Manifest,
+    TrainingRecord,
+    assemble,
+    load_manifest,
+    load_model,
+    require_finished,
+    save_checkpoint,
+)
+from ofvl_core.errors import CheckpointError
+from ofvl_core.network import OFVLMS, Architecture
+from ofvl_core.network.sharing import scene_key
+
+_REMEDY = "merge models that grew from the same one"
+
+
+class _Source(NamedTuple):
+    """A checkpoint in memory."""
+
+    path: Path
+    manifest: Manifest
+    model: OFVLMS
+
+
+def remove_scenes(checkpoint: Path, scenes: Sequence[str], out: Path) -> None:
+    """Leave the model in `checkpoint`, a folder or a deployment file, without `scenes` in the folder `out`.
+
+    Where other scenes use the convolutions of one that goes, the first of them becomes their owner. The first
+    training stays on record, since it made what is shared; a later one goes with the last of its scenes.
+    Raises CheckpointError when the checkpoint is unfinished, a scene is not in it or `out` holds something;
+    ConfigError when no scene would be left.
+    """
+    _require_new(out)
+    _, manifest, model = _load(checkpoint)
+    for name in dict.fromkeys(scenes):
+        manifest.scene(name)
+        model.remove_scene(name)
+    records = [
+        record.model_copy(update={"shares_with": model.owners.get(record.name)})
+        for record in manifest.scenes
+        if record.name in model.scenes
+    ]
+    first, *later = manifest.trainings
+    trainings = [first, *(record for record in later if not set(record.scenes) <= set(scenes))]
+    save_checkpoint(out, manifest.model_copy(update={"scenes": records, "trainings": trainings}), model)
+
+
+def merge(checkpoints: Sequence[Path], out: Path) -> None:
+    """Leave one model of all scenes of `checkpoints`, folders or deployment files, in the folder `out`.
+
+    They have to agree bit by bit on what their scenes share, and on the scenes that several of them hold.
+    Scenes and trainings come in the order of the checkpoints, each once. The model is compact when one of
+    them is. Raises CheckpointError naming the first difference, an unfinished checkpoint, or that `out` holds
+    something.
+    """
+    _require_new(out)
+    sources = [_load(path) for path in checkpoints]
+    first = sources[0]
+    gates = None
+    if any(source.manifest.gates is not None for source in sources):
+        gates = _gates(first.model)
+        for source in sources:
+            source.model.compact()
+    manifest = first.manifest.model_copy(update={"scenes": [], "trainings": [], "gates": gates})
+    holders: dict[str, _Source] = {}
+    tensors: dict[str, Tensor] = {}
+    for source in sources:
+        _require_same_network(first, source)
+        for record in source.manifest.scenes:
+            holder = holders.setdefault(record.name, source)
+            if holder is source:
+                manifest.scenes.append(record)
+            elif holder.manifest.scene(record.name) != record:
+                raise _different(record.name, holder, source, "camera, frames or whose convolutions it uses")
+        known = [_without_history(training) for training in manifest.trainings]
+        manifest.trainings.extend(
+            training for training in source.manifest.trainings if _without_history(training) not in known
+        )
+        used = source.model.used_tensors()
+        for name, tensor in source.model.state_dict().items():
+            if not torch.equal(tensors.setdefault(name, tensor), tensor) and name in used:
+                scene = next((s for s in holders if scene_key(s) in name.split(".")), None)
+                if scene is not None:
+                    raise _different(scene, holders[scene], source, f"'{name}'")
+                raise CheckpointError(
+                    f"{first.path} and {source.path} differ in '{name}', which scenes share; {_REMEDY}"
+                )
+    save_checkpoint(out, manifest, assemble(manifest, tensors))
+
+
+def _load(path: Path) -> _Source:
+    manifest = load_manifest(path)
+    require_finished(path, manifest)
+    return _Source(path, manifest, load_model(path, manifest, torch.device("cpu")))
+
+
+def _require_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} exists and is not empty; choose another --out")
+
+
+def _require_same_network(one: _Source, other: _Source) -> None:
+    mine, theirs = one.manifest.architecture, other.manifest.architecture
+    for field in Architecture.model_fields:
+        if getattr(mine, field) != getattr(theirs, field):
+            raise CheckpointError(
+                f"{one.path} and {other.path} are different networks ('{field}' is {getattr(mine, field)} "
+                f"and {getattr(theirs, field)}); {_REMEDY}"
+            )
+    gates = _gates(other.model)
+    for name, is_shared in _gates(one.model).items():
+        if is_shared != gates[name]:
+            raise CheckpointError(
+                f"scenes share '{name}' in only one of {one.path} and {other.path}; {_REMEDY}"
+            )
+
+
+def _gates(model: OFVLMS) -> dict[str, bool]:
+    return {name: layer.is_shared for name, layer in model.scored_layers.items()}
+
+
+def _different(scene: str, one: _Source, other: _Source, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"scene '{scene}' is not the same in {one.path} and {other.path} ({what}); remove it from one of them"
+    )
+
+
+def _without_history(training: TrainingRecord) -> TrainingRecord:
+    """What tells trainings apart; deployment files keep no histories."""
+    return training.model_copy(update={"history": [], "sharing": []})

@@ -1,0 +1,95 @@
+"""A scene that joins a trained model (paper Sec. 4.6).
+
+Everything in the model stays as it is, bit by bit: what the scenes share, and what is theirs alone. The new
+scene's own parameters are trained by the same loop as any, starting from those of the scene that it resembles
+most.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from ofvl_core.checkpoint import TrainingRecord, load_manifest, load_model, require_finished
+from ofvl_core.datasets import SceneData
+from ofvl_core.device import place
+from ofvl_core.errors import CheckpointError, ConfigError
+from ofvl_core.network import OFVLMS
+from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.nearest import divergences
+from ofvl_core.training.run import Surroundings, _resumed, require_empty, run, scene_record
+from ofvl_core.training.workers import worker_device, worker_rank
+
+log = logging.getLogger(__name__)
+
+
+def add_scene(
+    checkpoint: Path,
+    scene: SceneData,
+    config: TrainConfig,
+    out: Path,
+    surroundings: Surroundings,
+    *,
+    share_with: str | None = None,
+    resume: bool = False,
+) -> bool:
+    """Add `scene` to the model in `checkpoint`, a folder or a deployment file, and leave that in `out`.
+
+    True when training ran to its end; it stops and resumes as `training.run.train` does. `checkpoint` stays
+    as it is. With `share_with` the new scene uses that scene's specific convolutions, without a copy, and
+    starts like it; else it starts like the nearest by `divergences`.
+
+    Raises CheckpointError when `checkpoint` is unfinished or lacks `share_with`, and for `out` as `train`
+    does; ConfigError when `config` asks for another network or the scene's name is taken.
+    """
+    base = load_manifest(checkpoint)
+    require_finished(checkpoint, base)
+    if config.network != base.architecture:
+        raise ConfigError(
+            f"the network of the settings is not that of {checkpoint}, which a new scene cannot change; "
+            "leave out the preset and settings of the network"
+        )
+    owner = None if share_with is None else base.scene(share_with).shares_with or share_with
+    device = worker_device(surroundings.device)
+    if resume:
+        manifest = _resumed([scene], config, out)
+        before = (manifest.scenes[:-1], manifest.trainings[:-1], manifest.scenes[-1].shares_with)
+        if before != (base.scenes, base.trainings, owner):
+            raise CheckpointError(
+                f"{out} was begun from another checkpoint or --share-with; give the same ones to resume"
+            )
+        model = load_model(out, manifest, device)
+    else:
+        require_empty(out)
+        if any(scene.name == record.name for record in base.scenes):
+            raise ConfigError(
+                f"{checkpoint} has a scene '{scene.name}' already; give the new folder another name"
+            )
+        record = scene_record(scene, config).model_copy(update={"shares_with": owner})
+        training = TrainingRecord(scenes=[scene.name], config=config)
+        manifest = base.model_copy(
+            update={"scenes": [*base.scenes, record], "trainings": [*base.trainings, training]}
+        )
+        model = load_model(checkpoint, base, device)
+        _add(model, scene, record.input_focal, config.seed, share_with)
+    model.requires_grad_(False)
+    for parameter in model.scene_parameters(scene.name):
+        parameter.requires_grad_()
+
+    def make_model(device: torch.device) -> OFVLMS:
+        place(model, device)
+        return model
+
+    return run(manifest, make_model, [scene], out, surroundings)
+
+
+def _add(model: OFVLMS, scene: SceneData, input_focal: float, seed: int, share_with: str | None) -> None:
+    like = share_with
+    if like is None:
+        found = divergences(model, scene, input_focal)
+        like = next(iter(found))
+        if worker_rank() == 0:
+            measured = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+            log.info("%s starts like %s (divergence: %s)", scene.name, like, measured)
+    torch.manual_seed(seed)
+    model.add_scene(scene.name, like, share_with)

@@ -1,0 +1,320 @@
+"""Training runs from data set to checkpoint: joint training, adding a scene, resuming either."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ofvl_core.checkpoint import (
+    Manifest,
+    SceneRecord,
+    TrainingRecord,
+    load_manifest,
+    load_model,
+    read_tensors,
+    save_checkpoint,
+)
+from ofvl_core.datasets import SceneData
+from ofvl_core.device import place
+from ofvl_core.errors import CheckpointError, OfvlError, WorkerError
+from ofvl_core.network import OFVLMS
+from ofvl_core.resize import input_camera
+from ofvl_core.training.augmentation import BatchSource, scene_frame
+from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.gradients import make_combination
+from ofvl_core.training.interruption import stop_signals
+from ofvl_core.training.monitor import Monitor
+from ofvl_core.training.optimisation import optimizer_tensors, restore_optimizer
+from ofvl_core.training.packed import PackedFrames, pack_frames
+from ofvl_core.training.trainer import Trainer
+from ofvl_core.training.workers import Team, WorkerLostError, worker_device
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+HISTORY_LENGTH = 200
+"""Points kept of the loss curves."""
+PREVIEWS = 20
+"""Pictures of predictions that a monitored run leaves of every scene."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a run is given beside data and settings, none of which changes the model it trains.
+
+    `cache` keeps decoded frames for later runs; `monitor` is a folder for TensorBoard. `on_load` is called
+    with the frames loaded and all there are, `on_step` with the iteration and the scenes' losses.
+    """
+
+    device: torch.device
+    cache: Path | None = None
+    monitor: Path | None = None
+    on_load: Callable[[int, int], None] = lambda done, total: None
+    on_step: Callable[[int, list[float]], None] = lambda iteration, losses: None
+
+
+def train(
+    scenes: Sequence[SceneData],
+    config: TrainConfig,
+    out: Path,
+    surroundings: Surroundings,
+    *,
+    resume: bool = False,
+) -> bool:
+    """Train one model on `scenes` and leave it as a checkpoint in `out`; True when it ran to its end.
+
+    SIGINT or SIGTERM ends it after the current step with a checkpoint that `resume` continues; a crash
+    loses at most a minute. Started by torchrun, its processes share the work. Raises CheckpointError when
+    `out` holds a checkpoint and `resume` was not asked, or does not fit it, and when a worker is lost.
+    """
+    if resume:
+        manifest = _resumed(scenes, config, out)
+    else:
+        require_empty(out)
+        records = [scene_record(scene, config) for scene in scenes]
+        record = TrainingRecord(scenes=[scene.name for scene in scenes], config=config)
+        manifest = Manifest(architecture=config.network, scenes=records, trainings=[record])
+
+    def make_model(device: torch.device) -> OFVLMS:
+        if manifest.weights:
+            return load_model(out, manifest, device)
+        torch.manual_seed(config.seed)
+        model = OFVLMS(manifest.architecture, [scene.name for scene in manifest.scenes])
+        place(model, device)
+        return model
+
+    return run(manifest, make_model, scenes, out, surroundings)
+
+
+def scene_record(scene: SceneData, config: TrainConfig) -> SceneRecord:
+    """What a checkpoint notes of a scene that is trained with `config`."""
+    return SceneRecord(
+        name=scene.name,
+        camera=scene.camera,
+        input_focal=scene.camera.fy * config.network.input_height / scene.camera.height,
+        frames=len(scene.frames("train")),
+        register_depth=config.register_depth,
+    )
+
+
+def require_empty(out: Path) -> None:
+    """Raises CheckpointError when `out` already holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(
+            f"{out} exists and is not empty; add --resume to continue it, or choose another --out"
+        )
+
+
+def run(
+    manifest: Manifest,
+    make_model: Callable[[torch.device], OFVLMS],
+    scenes: Sequence[SceneData],
+    out: Path,
+    surroundings: Surroundings,
+) -> bool:
+    """Train the parameters that require gradients as the manifest's latest training says; see `train`."""
+    if manifest.training.finished:
+        return True
+    with _team(len(scenes), worker_device(surroundings.device)) as team:
+        frames = _load(manifest, scenes, team, surroundings)
+        return _Run(manifest, make_model(team.device), frames, out, team, surroundings).loop()
+
+
+@contextmanager
+def _team(scene_count: int, device: torch.device) -> Iterator[Team]:
+    team = Team(scene_count, device)
+    try:
+        yield team
+    except OfvlError as error:
+        if team.size == 1:
+            raise
+        raise WorkerError(f"worker {team.rank}: {error}") from None
+    finally:
+        team.close()
+
+
+def _load(
+    manifest: Manifest, scenes: Sequence[SceneData], team: Team, surroundings: Surroundings
+) -> dict[int, PackedFrames]:
+    """The frames of this worker's scenes, by their number."""
+    total = sum(len(scenes[number].frames("train")) for number in team.scenes)
+    done = 0
+
+    def on_frame() -> None:
+        nonlocal done
+        done += 1
+        surroundings.on_load(done, total)
+
+    frames = {}
+    for number in team.scenes:
+        focal = manifest.scene(scenes[number].name).input_focal
+        camera = input_camera(scenes[number].camera, focal, manifest.architecture.stride)
+        frames[number] = pack_frames(scenes[number], camera, surroundings.cache, on_frame)
+    return frames
+
+
+class _Run:
+    """The loop around `Trainer.step`: schedule, history, checkpoints, stopping."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        model: OFVLMS,
+        frames: dict[int, PackedFrames],
+        out: Path,
+        team: Team,
+        surroundings: Surroundings,
+    ):
+        self.manifest, self.record = manifest, manifest.training
+        self.model, self.out, self.team, self.surroundings = model, out, team, surroundings
+        config, stride = self.record.config, manifest.architecture.stride
+        if self.record.iteration == 0:
+            self._set_scene_frames(frames)
+        self.combination = make_combination(config.gradients, self.record.gradient_state)
+        sources = {
+            number: BatchSource(
+                packed,
+                config.batch_size,
+                stride,
+                config.augmentation,
+                (config.seed, number, team.replica),
+                team.device,
+            )
+            for number, packed in frames.items()
+        }
+        self.trainer = Trainer(model, self.record.scenes, sources, config, self.combination, team)
+        if manifest.optimizer:
+            restore_optimizer(model, self.trainer.optimizer, read_tensors(out / manifest.optimizer))
+        watched = surroundings.monitor if team.rank == 0 else None
+        self.monitor = Monitor(watched, self.record.iteration) if watched else None
+
+    def loop(self) -> bool:
+        """Train to the end, or until a signal; True at the end."""
+        try:
+            return self._loop()
+        finally:
+            if self.monitor is not None:
+                self.monitor.close()
+
+    def _loop(self) -> bool:
+        record, config = self.record, self.record.config
+        seconds = record.seconds
+        saved_at = seconds
+        start = time.monotonic() - seconds
+        if self.team.size > 1 and record.iteration == 0:
+            self._save()  # should a worker be lost before the first checkpoint is due
+        stop, alone = False, self.team.size == 1
+        with stop_signals() as asked_to_stop:
+            while not record.finished and not stop:
+                progress = record.iteration / config.iterations
+                if config.max_minutes is not None:
+                    progress = max(progress, seconds / 60 / config.max_minutes)
+                if progress >= 1:
+                    record.finished = True
+                    break
+                try:
+                    losses, stop, seconds = self.trainer.step(
+                        record.iteration, progress, asked_to_stop.is_set(), time.monotonic() - start
+                    )
+                except WorkerLostError as lost:
+                    saved = load_manifest(self.out).training.iteration
+                    raise CheckpointError(
+                        f"{lost}; {self.out} holds iteration {saved}: start again with --resume"
+                    ) from None
+                if not np.isfinite(losses).all():
+                    raise CheckpointError(
+                        f"the loss is NaN at iteration {record.iteration}; train again with a lower learning "
+                        "rate"
+                    )
+                record.iteration += 1
+                record.finished = record.iteration == config.iterations
+                self._note(losses, progress)
+                self.surroundings.on_step(record.iteration, losses)
+                stop = stop or (alone and asked_to_stop.is_set())  # several stop after the same step
+                if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS and not record.finished:
+                    record.seconds = saved_at = seconds
+                    self._save()
+        record.seconds = seconds
+        self._save()
+        return record.finished
+
+    def _note(self, losses: list[float], progress: float) -> None:
+        """Keep the losses and scores for the checkpoint and the monitor."""
+        record = self.record
+        every = max(1, record.config.iterations // HISTORY_LENGTH)
+        if record.iteration % every and not record.finished:
+            return
+        record.history.append([record.iteration, *losses])
+        scores = {name: layer.score.item() for name, layer in self.model.scored_layers.items()}
+        if self.trainer.scores:
+            record.sharing.append([record.iteration, *(round(score, 8) for score in scores.values())])
+        if self.monitor is None:
+            return
+        names = record.scenes
+        values = {f"loss/{name}": loss for name, loss in zip(names, losses, strict=True)}
+        values["learning_rate"] = self.trainer.optimizer.param_groups[0]["lr"]
+        self.monitor.scalars(record.iteration, values)
+        self.monitor.scores(record.iteration, scores)
+        if len(record.history) % max(1, HISTORY_LENGTH // PREVIEWS) == 0:
+            for number in self.trainer.sources:
+                batch, prediction = self.trainer.preview(number, record.iteration)
+                self.monitor.prediction(record.iteration, names[number], batch, prediction)
+
+    def _set_scene_frames(self, frames: dict[int, PackedFrames]) -> None:
+        own = {}
+        for number, packed in frames.items():
+            centre, extent = scene_frame(packed, self.manifest.architecture.stride)
+            own[number] = torch.tensor([*centre, extent], dtype=torch.float64, device=self.team.device)
+        for name, values in zip(self.record.scenes, self.team.by_scene(own), strict=True):
+            self.model.set_scene_frame(name, values[:3], values[3])
+
+    def _save(self) -> None:
+        """Bring all workers' scenes together and write the checkpoint."""
+        record, optimizer = self.record, self.trainer.optimizer
+        record.gradient_state = self.combination.state
+        state = {} if record.finished else optimizer_tensors(self.model, optimizer)
+        if self.team.size > 1:
+            self._gather(state)
+        if self.team.rank == 0:
+            save_checkpoint(self.out, self.manifest, self.model, state or None)
+
+    def _gather(self, state: dict[str, torch.Tensor]) -> None:
+        """Complete worker 0's model and optimiser `state` by the other workers' scenes."""
+        own = {}
+        for number in self.trainer.sources:
+            tensors = self.model.scene_tensors(self.record.scenes[number])
+            moments = {name: value for name, value in state.items() if name.partition(".")[2] in tensors}
+            own[number] = {f"model.{name}": tensor.detach() for name, tensor in tensors.items()} | {
+                f"optimizer.{name}": value for name, value in moments.items()
+            }
+        try:
+            gathered = self.team.gather(own)
+        except WorkerLostError as lost:
+            raise CheckpointError(
+                f"{lost} before a checkpoint was written; start again with --resume"
+            ) from None
+        for number, tensors in gathered.items():
+            if number in own:
+                continue
+            weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+            self.model.load_state_dict(weights, strict=False)
+            state |= {
+                n.removeprefix("optimizer."): t for n, t in tensors.items() if n.startswith("optimizer.")
+            }
+
+
+def _resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Manifest:
+    manifest = load_manifest(out)
+    records = [manifest.scene(name) for name in manifest.training.scenes]
+    known = [(record.name, record.frames, record.camera) for record in records]
+    given = [(scene.name, len(scene.frames("train")), scene.camera) for scene in scenes]
+    if known != given:
+        names = ", ".join(manifest.training.scenes)
+        raise CheckpointError(f"{out} was trained on other data ({names}); give the same scenes to resume")
+    if manifest.training.config != config:
+        raise CheckpointError(
+            f"{out} was trained with other settings; leave the options out to resume with its own"
+        )
+    return manifest

@@ -1,0 +1,84 @@
+"""The life of a model on the command line: trained, extended, shortened, merged, deployed."""
+
+import json
+
+import pytest
+from test_cli import ofvl, refused
+
+from ofvl_core.checkpoint import load_manifest
+from ofvl_core.datasets import load_scene
+
+SMALL = (
+    "--set", "batch_size=2", "--set", "augmentation=robot", "--set",
+    "network={name: ofvl_ms_lite, widths: [8, 8, 16, 16], head_widths: [16], branch_width: 16}",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tiny_scenes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("life") / "base"
+    ofvl("train", tiny_scenes[0], "--out", out, "--iterations", "3", *SMALL)
+    return out
+
+
+def scenes_of(checkpoint):
+    return [scene["name"] for scene in json.loads(ofvl("info", checkpoint, "--json")[0])["scenes"]]
+
+
+def test_from_one_scene_to_one_file(base, tiny_scenes, tmp_path):
+    added, shared, both = tmp_path / "added", tmp_path / "shared", tmp_path / "both"
+    _, messages = ofvl("add-scene", base, tiny_scenes[1], "--out", added, "--iterations", "2")
+    assert "room_2 starts like room_1" in messages
+    assert load_manifest(added).training.config.batch_size == 2  # as the base was trained
+    assert load_manifest(added).training.iteration == 2
+    other = tmp_path / "data" / "hall"
+    other.parent.mkdir()
+    other.symlink_to(tiny_scenes[1])
+    ofvl("add-scene", base, other, "--out", shared, "--iterations", "2", "--share-with", "room_1")
+    ofvl("merge", added, shared, "--out", both)
+    assert scenes_of(both) == ["room_1", "room_2", "hall"]
+    results = {
+        path: json.loads(ofvl("evaluate", path, tiny_scenes[0], "--json", "-")[0])["scenes"]
+        for path in (base, added, both)
+    }
+    assert results[base] == results[added] == results[both]
+    without = tmp_path / "without"
+    ofvl("remove-scene", both, "room_1", "--out", without)
+    assert scenes_of(without) == ["room_2", "hall"]
+
+    file = tmp_path / "robot" / "model.safetensors"
+    table, _ = ofvl("deploy", both, "--out", file, "--json", tmp_path / "sizes.json")
+    sizes = json.loads((tmp_path / "sizes.json").read_text())
+    assert sizes["bytes"] == file.stat().st_size == sum(part["bytes"] for part in sizes["parts"].values())
+    assert f"{sizes['bytes']:,}" in table
+    expected = sizes["single_scene"] + 2 * sizes["per_scene"] - sizes["specific_convolutions"]
+    assert f"= {expected:,} weights and biases" in table
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert scenes_of(file) == ["room_1", "room_2", "hall"]
+    image = load_scene(tiny_scenes[1]).frames("test")[0].color
+    for scene in ("room_2", "hall"):
+        found = [ofvl("localize", path, image, "--scene", scene)[0] for path in (both, file)]
+        assert found[0] == found[1]
+    ofvl("deploy", file, "--out", tmp_path / "half.safetensors", "--half")
+    assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * file.stat().st_size
+    assert json.loads(ofvl("localize", tmp_path / "half.safetensors", image, "--scene", "hall")[0])["cells"]
+
+
+def test_what_makes_no_sense_is_one_sentence(base, tiny_scenes, tmp_path):
+    out = tmp_path / "new"
+    new = ("add-scene", base, tiny_scenes[1], "--out", out)
+    assert "has a scene 'room_1' already" in refused("add-scene", base, tiny_scenes[0], "--out", out)
+    assert "network of the settings" in refused(*new, "--preset", "7scenes-34")
+    assert "unknown scene 'attic'" in refused(*new, "--share-with", "attic")
+    assert "unknown scene 'attic'" in refused("remove-scene", base, "attic", "--out", out)
+    assert "last" in refused("remove-scene", base, "room_1", "--out", out)
+    assert "does not exist" in refused("merge", base, tmp_path / "nothing", "--out", out)
+    assert "ends in .safetensors" in refused("deploy", base, "--out", tmp_path / "model.bin")
+    assert not out.exists()
+    assert "not empty" in refused("merge", base, base, "--out", base)
+    assert "add --resume" in refused("add-scene", base, tiny_scenes[1], "--out", base)
+    damaged = tmp_path / "damaged.safetensors"
+    ofvl("deploy", base, "--out", damaged)
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    for command in (("info",), ("deploy", "--out", damaged)):
+        assert "truncated or damaged" in refused(command[0], damaged, *command[1:])
