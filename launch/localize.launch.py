@@ -25,7 +25,7 @@ UNSET = "(params_file)"
 """Default of an argument that, left out, leaves the value to params_file; empty is a value of its own."""
 
 OVERRIDES = {
-    "checkpoint": (str, "folder of a trained model"),
+    "checkpoint": (str, "a trained model: folder or deployed file"),
     "scene": (str, "scene to localize in"),
     "base_frame": (str, "frame whose pose is published; empty: the camera's optical frame"),
     "use_sim_time": (bool, "follow /clock, as when a bag plays"),

@@ -77,7 +77,7 @@ class Manifest(_Record):
     version: Literal[2] = 2
     written_by: str = f"ofvl_ros {__version__}, torch {torch.__version__}"
     architecture: Architecture
-    scenes: list[SceneRecord]
+    scenes: Annotated[list[SceneRecord], Field(min_length=1)]
     trainings: Annotated[list[TrainingRecord], Field(min_length=1)]
     gates: dict[str, bool] | None = None
     weights: TensorFile | None = None

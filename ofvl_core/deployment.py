@@ -160,5 +160,5 @@ def _entry(path: Path, header: bytes) -> Mapping[str, object]:
 
 def _refuse(path: Path) -> NoReturn:
     raise CheckpointError(
-        f"{path}: not a deployment file, or truncated or damaged; copy it again or write it anew"
+        f"{path} is not a checkpoint (no deployment file, or a truncated or damaged one); copy it again"
     )

@@ -33,10 +33,10 @@ class Localizer:
     """A loaded checkpoint. `scenes` lists the scenes it knows."""
 
     def __init__(self, checkpoint: Path, device: str = "auto", options: PoseOptions = PoseOptions()):
-        """Load a checkpoint folder onto 'cpu', 'cuda' or, with 'auto', CUDA where there is one.
+        """Load a checkpoint folder or a deployment file.
 
-        Raises CheckpointError when it is missing, damaged or not a checkpoint; ConfigError when CUDA is
-        asked for and absent.
+        `device` is 'cpu', 'cuda' or, for CUDA where there is one, 'auto'. Raises CheckpointError when the
+        checkpoint is missing, damaged or none; ConfigError when CUDA is asked for and absent.
         """
         self.device = choose_device(device)
         self.manifest = load_manifest(Path(checkpoint))

@@ -19,6 +19,7 @@ from ofvl_core.checkpoint import (
 from ofvl_core.errors import CheckpointError
 from ofvl_core.network import OFVLMS, Architecture
 from ofvl_core.network.sharing import scene_key
+from ofvl_core.training.run import require_empty
 
 _REMEDY = "merge models that grew from the same one"
 
@@ -39,7 +40,7 @@ def remove_scenes(checkpoint: Path, scenes: Sequence[str], out: Path) -> None:
     Raises CheckpointError when the checkpoint is unfinished, a scene is not in it or `out` holds something;
     ConfigError when no scene would be left.
     """
-    _require_new(out)
+    require_empty(out, "choose another --out")
     _, manifest, model = _load(checkpoint)
     for name in dict.fromkeys(scenes):
         manifest.scene(name)
@@ -62,7 +63,7 @@ def merge(checkpoints: Sequence[Path], out: Path) -> None:
     them is. Raises CheckpointError naming the first difference, an unfinished checkpoint, or that `out` holds
     something.
     """
-    _require_new(out)
+    require_empty(out, "choose another --out")
     sources = [_load(path) for path in checkpoints]
     first = sources[0]
     gates = None
@@ -101,11 +102,6 @@ def _load(path: Path) -> _Source:
     manifest = load_manifest(path)
     require_finished(path, manifest)
     return _Source(path, manifest, load_model(path, manifest, torch.device("cpu")))
-
-
-def _require_new(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} exists and is not empty; choose another --out")
 
 
 def _require_same_network(one: _Source, other: _Source) -> None:

@@ -29,7 +29,9 @@ from ofvl_ros.qos_events import SubscriptionEventCallbacks
 NAME = "localizer"
 
 PARAMETERS = {
-    "checkpoint": Spec("", "folder of a trained model, as 'ofvl train' writes it (required)"),
+    "checkpoint": Spec(
+        "", "a trained model: the folder of 'ofvl train' or the file of 'ofvl deploy' (required)"
+    ),
     "scene": Spec("", "scene to localize in; empty: the checkpoint's first", changeable=True),
     "device": Spec("auto", "auto, cpu or cuda; auto takes CUDA where there is some"),
     "map_frame": Spec("map", "tf frame of the scene's map, in which poses are given"),

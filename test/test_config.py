@@ -70,6 +70,8 @@ def test_later_layers_win(tmp_path):
         ("itrations=5", "'itrations': extra inputs"),
         ("network=resnet", "'resnet' is unknown; choose one of"),
         ("network.sharing=some", "'network.sharing'"),
+        ("network.strides=[1, 0, 2, 2]", "'network.strides.1'"),
+        ("network.kernels=[1, 1]", "one of them 3"),
         ("gradients=fastest", "'gradients'"),
         ("score_slope=0.5", "'score_slope'"),
         ("seed", "not KEY=VALUE"),

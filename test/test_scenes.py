@@ -172,6 +172,22 @@ def test_the_nearest_scene_is_the_one_that_looks_alike(data, tmp_path, caplog):
     assert "other_room starts like room (divergence: room 0." in caplog.text
 
 
+def test_the_backbone_starts_like_the_nearest_scene_and_the_head_anew(base, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("ofvl_core.training.add_scene.run", lambda *arguments: seen.append(arguments[1](CPU)))
+    seen: list = []
+    add_scene(base, data["c"], settings(), tmp_path / "c", HERE)
+    add_scene(base, data["d"], settings(), tmp_path / "d", HERE, share_with="b")
+    nearest = next(iter(divergences(load(base), data["c"], 48.0)))
+    for model, scene, like in zip(seen, "cd", (nearest, "b"), strict=True):
+        state = model.state_dict()
+        for name, tensor in model.scene_tensors(scene).items():
+            old = state[name.replace(f"scene_{scene}", f"scene_{like}")]
+            if not name.startswith("head"):
+                assert torch.equal(tensor, old), name
+            elif tensor.ndim > 1:
+                assert not torch.equal(tensor, old), name
+
+
 @pytest.mark.parametrize("sharing", STRATEGIES)
 def test_the_divergence_is_small_at_home(bases, data, tmp_path, sharing):
     """Statistics that were taken from the very images diverge by next to nothing, in every layer."""
@@ -206,6 +222,8 @@ def test_an_interrupted_addition_is_resumed(base, with_c, data, tmp_path):
         add_scene(base, data["c"], settings(seed=4), out, HERE, resume=True)
     with pytest.raises(CheckpointError, match=r"training of c is not finished.*--resume"):
         add_scene(out, data["d"], settings(), tmp_path / "more", HERE)
+    with pytest.raises(CheckpointError, match="ofvl add-scene --resume"):  # which keeps the old scenes frozen
+        train([data["c"]], settings(), out, HERE, resume=True)
     with pytest.raises(CheckpointError, match="add --resume"):
         add_scene(base, data["c"], settings(), out, HERE)
     assert add_scene(base, data["c"], settings(), out, HERE, resume=True)

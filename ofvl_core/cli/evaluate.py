@@ -25,7 +25,7 @@ from ofvl_core.report import write_report
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder that `ofvl train` wrote.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of `ofvl train`, or file of `ofvl deploy`.")],
     data: Annotated[list[Path], typer.Argument(help="Scene folders, or folders of scenes.")],
     split: Annotated[str, typer.Option(metavar="train|test")] = "test",
     threshold: ThresholdOption = None,

@@ -110,7 +110,7 @@ def _print(content: dict[str, Any]) -> None:
             highlight=False,
         )
     for training in content["trainings"]:
-        ending = "finished" if training["finished"] else "not finished: ofvl train --resume continues it"
+        ending = "finished" if training["finished"] else "not finished: --resume continues it"
         stdout.print(
             f"training of {', '.join(training['scenes'])}: {training['iteration']} iterations in "
             f"{training['seconds']:.0f} s, {ending}",

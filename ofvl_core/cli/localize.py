@@ -18,7 +18,7 @@ from ofvl_core.trajectory import write_tum
 
 
 def localize(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder that `ofvl train` wrote.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of `ofvl train`, or file of `ofvl deploy`.")],
     images: Annotated[list[Path], typer.Argument(help="Colour images, PNG or JPEG.")],
     scene: Annotated[str, typer.Option(help="Scene the images were taken in.")],
     intrinsics: Annotated[

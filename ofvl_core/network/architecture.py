@@ -1,8 +1,12 @@
 """The shape of the network, and its named sizes."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ofvl_core.network.sharing import Sharing
+
+Size = Annotated[int, Field(gt=0)]
 
 
 class Architecture(BaseModel):
@@ -15,16 +19,23 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "custom"
-    depths: tuple[int, int, int, int]
-    kernels: tuple[int, ...] = (3, 3)
-    stem_width: int = 16
-    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
-    strides: tuple[int, int, int, int] = (1, 1, 2, 2)
-    head_widths: tuple[int, ...] = (512, 256, 128)
-    branch_width: int = 64
-    input_height: int = 480
+    depths: tuple[Size, Size, Size, Size]
+    kernels: tuple[Size, ...] = (3, 3)
+    stem_width: Size = 16
+    widths: tuple[Size, Size, Size, Size] = (64, 128, 256, 512)
+    strides: tuple[Size, Size, Size, Size] = (1, 1, 2, 2)
+    head_widths: Annotated[tuple[Size, ...], Field(min_length=1)] = (512, 256, 128)
+    branch_width: Size = 64
+    input_height: Size = 480
     sharing: Sharing = "conv_scored"
     attention: bool = True
+
+    @field_validator("kernels")
+    @classmethod
+    def _one_may_stride(cls, kernels: tuple[int, ...]) -> tuple[int, ...]:
+        if 3 not in kernels or any(kernel % 2 == 0 for kernel in kernels):
+            raise ValueError("kernels must be odd, and one of them 3, which takes the stride")
+        return kernels
 
     @property
     def stride(self) -> int:

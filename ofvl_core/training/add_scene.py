@@ -1,8 +1,9 @@
 """A scene that joins a trained model (paper Sec. 4.6).
 
 Everything in the model stays as it is, bit by bit: what the scenes share, and what is theirs alone. The new
-scene's own parameters are trained by the same loop as any, starting from those of the scene that it resembles
-most.
+scene's own parameters are trained by the same loop as any. In the backbone they start from those of the
+scene that it resembles most. Its head starts anew: that scene's coordinates are none of its own, and to
+unlearn them takes longer than to learn.
 """
 
 import logging
@@ -17,7 +18,7 @@ from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.network import OFVLMS
 from ofvl_core.training.config import TrainConfig
 from ofvl_core.training.nearest import divergences
-from ofvl_core.training.run import Surroundings, _resumed, require_empty, run, scene_record
+from ofvl_core.training.run import Surroundings, require_empty, resumed, run, scene_record
 from ofvl_core.training.workers import worker_device, worker_rank
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,9 @@ def add_scene(
     """Add `scene` to the model in `checkpoint`, a folder or a deployment file, and leave that in `out`.
 
     True when training ran to its end; it stops and resumes as `training.run.train` does. `checkpoint` stays
-    as it is. With `share_with` the new scene uses that scene's specific convolutions, without a copy, and
-    starts like it; else it starts like the nearest by `divergences`.
+    as it is. With `share_with` the new scene uses that scene's specific convolutions, without a copy, and its
+    normalisation and attention start like that scene's; else all of them start like those of the nearest
+    scene by `divergences`.
 
     Raises CheckpointError when `checkpoint` is unfinished or lacks `share_with`, and for `out` as `train`
     does; ConfigError when `config` asks for another network or the scene's name is taken.
@@ -52,7 +54,7 @@ def add_scene(
     owner = None if share_with is None else base.scene(share_with).shares_with or share_with
     device = worker_device(surroundings.device)
     if resume:
-        manifest = _resumed([scene], config, out)
+        manifest = resumed([scene], config, out)
         before = (manifest.scenes[:-1], manifest.trainings[:-1], manifest.scenes[-1].shares_with)
         if before != (base.scenes, base.trainings, owner):
             raise CheckpointError(
@@ -93,3 +95,4 @@ def _add(model: OFVLMS, scene: SceneData, input_focal: float, seed: int, share_w
             log.info("%s starts like %s (divergence: %s)", scene.name, like, measured)
     torch.manual_seed(seed)
     model.add_scene(scene.name, like, share_with)
+    model.head.add_scene(scene.name)  # a new one in place of the copy

@@ -17,7 +17,7 @@ FRAMES_COMPARED = 16
 def divergences(model: OFVLMS, scene: SceneData, input_focal: float) -> dict[str, float]:
     """How unlike each of the model's scenes the images of `scene` look; the nearest first.
 
-    With a scene's parameters, every batch normalisation of the network expects features of its running mean
+    With a scene's parameters, every batch normalisation of the backbone expects features of its running mean
     and variance. Measured is the symmetric Kullback-Leibler divergence between these and the mean and
     variance that the new images give, both taken for Gaussian: over channels and layers, the mean of
     log(1 + nats), because a few channels that were almost constant would outweigh all others.
@@ -43,9 +43,10 @@ def _divergence(model: OFVLMS, scene: str, images: Tensor) -> float:
     def observe(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         layers.append(_symmetric_divergence(inputs[0], _norm_in_force(module, scene)).log1p().mean())
 
-    hooks = [module.register_forward_pre_hook(observe) for module in model.modules() if _normalises(module)]
+    norms = [module for module in model.backbone.modules() if _normalises(module)]
+    hooks = [norm.register_forward_pre_hook(observe) for norm in norms]
     try:
-        model(images, scene)
+        model.backbone(images, scene)
     finally:
         for hook in hooks:
             hook.remove()

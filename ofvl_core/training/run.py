@@ -70,7 +70,9 @@ def train(
     `out` holds a checkpoint and `resume` was not asked, or does not fit it, and when a worker is lost.
     """
     if resume:
-        manifest = _resumed(scenes, config, out)
+        manifest = resumed(scenes, config, out)
+        if len(manifest.trainings) > 1:
+            raise CheckpointError(f"{out} was adding a scene; continue it with ofvl add-scene --resume")
     else:
         require_empty(out)
         records = [scene_record(scene, config) for scene in scenes]
@@ -99,12 +101,10 @@ def scene_record(scene: SceneData, config: TrainConfig) -> SceneRecord:
     )
 
 
-def require_empty(out: Path) -> None:
+def require_empty(out: Path, remedy: str = "add --resume to continue it, or choose another --out") -> None:
     """Raises CheckpointError when `out` already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(
-            f"{out} exists and is not empty; add --resume to continue it, or choose another --out"
-        )
+        raise CheckpointError(f"{out} exists and is not empty; {remedy}")
 
 
 def run(
@@ -305,7 +305,11 @@ class _Run:
             }
 
 
-def _resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Manifest:
+def resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Manifest:
+    """The manifest in `out`, whose latest training is of these `scenes` with this `config`.
+
+    Raises CheckpointError when it is not.
+    """
     manifest = load_manifest(out)
     records = [manifest.scene(name) for name in manifest.training.scenes]
     known = [(record.name, record.frames, record.camera) for record in records]
