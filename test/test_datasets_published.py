@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import misfit, render, walk, write_image, write_views
+from test_cli import ofvl
 
 from ofvl_core.camera import Camera
 from ofvl_core.datasets import find_scenes, load_scene
@@ -19,6 +20,7 @@ from ofvl_core.datasets.registration import DepthRegistration
 from ofvl_core.datasets.seven_scenes import COLOR_FROM_DEPTH
 from ofvl_core.errors import DataError
 from ofvl_core.geometry import invert, pose_error, transform_from_rotation_vector
+from ofvl_core.trajectory import read_tum
 
 KINECT_COLOR = Camera(640, 480, 525.0, 525.0, 320.0, 240.0)
 KINECT_DEPTH = Camera(640, 480, 585.0, 585.0, 320.0, 240.0)
@@ -59,6 +61,19 @@ def test_7_scenes_as_published_code_takes_it(chess):
     assert np.array_equal(scene.read_depth(frame)[30:], render(KINECT_DEPTH, pose).millimetres()[30:])
     assert not scene.read_depth(frame)[:20, :50].any()
     assert misfit(scene, frame)[0] > 0.03  # what registration is for
+
+
+@pytest.mark.parametrize("register", ["true", "false"])
+def test_evaluation_measures_the_pose_that_training_meant(chess, tmp_path, register):
+    """The truth of `ofvl evaluate` is the colour camera's pose or, untouched, the published one."""
+    model, out = tmp_path / "model", tmp_path / "poses"
+    setting = ("--set", f"register_depth={register}", "--set", "network.input_height=64")
+    ofvl("train", chess, "--out", model, "--iterations", "1", *setting)
+    ofvl("evaluate", model, chess, "--trajectories", out)
+    _, truth = read_tum(out / "chess.seq-02.truth.txt")
+    published = np.loadtxt(chess / "seq-02" / "frame-000000.pose.txt")
+    meant = published @ invert(COLOR_FROM_DEPTH) if register == "true" else published
+    assert np.allclose(truth[0], meant, atol=1e-6)
 
 
 def test_the_kinects_calibration():

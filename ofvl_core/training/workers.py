@@ -153,7 +153,7 @@ def _loss_of_a_worker() -> Iterator[None]:
     except RuntimeError as error:  # gloo has no class of its own for it
         if not any(sign in str(error) for sign in ("onnection", "NCCL", "imed out")):
             raise
-        raise WorkerLostError("another worker ended") from None
+        raise WorkerLostError("another worker ended; its own words say why") from None
 
 
 def _reduce(tensors: Sequence[Tensor], group: distributed.ProcessGroup | None = None) -> None:
