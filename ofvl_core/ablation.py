@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ofvl_core.checkpoint import MANIFEST, load_manifest
+from ofvl_core.checkpoint import MANIFEST, load_manifest, require_empty
 from ofvl_core.datasets import SceneData
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.evaluation import average, evaluate_scene
@@ -267,9 +267,8 @@ def _claim(out: Path, settings: TrainConfig) -> None:
             raise CheckpointError(
                 f"{out} was begun with other settings; continue with --config {path}, or choose another --out"
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} exists and is not an ablation; choose another --out")
     else:
+        require_empty(out, "it is no ablation; choose another --out")
         write_text(path, write_settings(settings))
 
 

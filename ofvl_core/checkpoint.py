@@ -97,6 +97,12 @@ class Manifest(_Record):
         raise CheckpointError(f"unknown scene '{name}'; the checkpoint has: {known}")
 
 
+def require_empty(out: Path, remedy: str = "add --resume to continue it, or choose another --out") -> None:
+    """Raises CheckpointError when `out` already holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} exists and is not empty; {remedy}")
+
+
 def save_checkpoint(
     folder: Path, manifest: Manifest, model: OFVLMS, optimizer: dict[str, Tensor] | None = None
 ) -> None:

@@ -27,6 +27,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disc tells none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

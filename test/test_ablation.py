@@ -202,7 +202,7 @@ def test_damaged_or_other_results_are_refused(scenes, tmp_path):
     path.write_text(path.read_text()[:-9])
     with pytest.raises(CheckpointError, match="delete it"):
         gather(out)
-    with pytest.raises(CheckpointError, match="is not an ablation"):
+    with pytest.raises(CheckpointError, match="it is no ablation"):
         plan_runs(scenes, SHORT, ["full"], 1, run.folder)
 
 

@@ -17,7 +17,6 @@ from ofvl_core.resize import normalise, resize
 from ofvl_core.training.augmentation import (
     BatchSource,
     cell_targets,
-    draw_batch,
     random_warp,
     scene_frame,
     unwarped,
@@ -151,7 +150,7 @@ def frames():
 
 
 def test_a_batch_without_augmentation_is_the_frames_themselves(frames):
-    batch = draw_batch(frames, 3, STRIDE, STILL, np.random.default_rng(1), CPU)
+    batch = BatchSource(frames, 3, STRIDE, STILL, (1,), CPU).batch(0)
     indices = np.random.default_rng(1).integers(len(frames), size=3)
     plain = torch.from_numpy(np.stack([resize(frames.images[index], INPUT) for index in indices]))
     assert (batch.images - normalise(plain.permute(0, 3, 1, 2))).abs().max() < 2 / 127.5
@@ -168,14 +167,14 @@ def test_a_batch_without_augmentation_is_the_frames_themselves(frames):
 def test_light_stays_in_range_and_moves_by_the_stated_amount(frames):
     grey = packed(frames.depths, frames.world_from_camera, images=np.full_like(frames.images, 102))
     ranges = STILL.model_copy(update={"brightness": 20.0})
-    levels = draw_batch(grey, 64, STRIDE, ranges, np.random.default_rng(0), CPU).images
+    levels = BatchSource(grey, 64, STRIDE, ranges, (0,), CPU).batch(0).images
     assert torch.equal(levels.amin(dim=(1, 2, 3)), levels.amax(dim=(1, 2, 3)))
     levels = (levels[:, 0, 0, 0] + 1) * 127.5 - 102
     assert levels.abs().max() <= 20.001
     assert levels.max() > 15
     assert levels.min() < -15
     ranges = STILL.model_copy(update={"contrast": 0.2})
-    gains = draw_batch(grey, 64, STRIDE, ranges, np.random.default_rng(0), CPU).images / (102 / 127.5 - 1)
+    gains = BatchSource(grey, 64, STRIDE, ranges, (0,), CPU).batch(0).images / (102 / 127.5 - 1)
     assert 0.799 < gains.min() < 0.85
     assert 1.15 < gains.max() < 1.201
 

@@ -51,6 +51,12 @@ def test_vanishing_gradients_do_no_harm():
     assert numbers(normalise(toy((3.0, 4.0), (3.0, 4.0)))) == pytest.approx([3, 4])
 
 
+def test_a_gradient_after_vanishing_ones_counts():
+    normalise = GradientNormalisation()
+    normalise(toy((0.0, 0.0), (0.0, 0.0)))
+    assert numbers(normalise(toy((3.0, 4.0), (3.0, 4.0)))) == pytest.approx([3, 4])
+
+
 def test_average_is_the_plain_mean():
     assert numbers(make_combination("average")(toy((3.0, 4.0), (0.0, 1.0)))) == pytest.approx([1.5, 2.5])
 

@@ -14,7 +14,7 @@ from scenes import write_scene
 from ofvl_core.checkpoint import load_manifest, load_model
 from ofvl_core.datasets import load_scene
 from ofvl_core.datasets.images import read_color
-from ofvl_core.errors import CheckpointError, DataError
+from ofvl_core.errors import CheckpointError, ConfigError, DataError
 from ofvl_core.geometry import pose_error
 from ofvl_core.localizer import Localizer
 from ofvl_core.training import run
@@ -23,7 +23,7 @@ from ofvl_core.training.optimisation import learning_rate
 
 CPU = torch.device("cpu")
 HERE = run.Surroundings(CPU)
-SHORT = TrainConfig(iterations=4, batch_size=2)
+SHORT = TrainConfig(iterations=4, batch_size=2, sharing_decided=1, statistics_rest=1, warmup=0)
 
 
 @pytest.fixture
@@ -94,6 +94,24 @@ def test_a_scene_without_depth_is_named(scenes, tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("sharing", ["conv_scored", "conv_norm_scored", "all_shared"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_strategy_and_precision_trains(scenes, tmp_path, sharing, precision):
+    network = SHORT.network.model_copy(update={"sharing": sharing})
+    config = SHORT.model_copy(update={"network": network, "precision": precision, "iterations": 2})
+    run.train(scenes, config, tmp_path / "model", HERE)
+    tensors = weights(tmp_path / "model")
+    assert all(tensor.dtype != torch.bfloat16 for tensor in tensors.values())
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_what_is_not_finite_is_not_learned(scenes, tmp_path):
+    config = SHORT.model_copy(update={"learning_rate": 1e30, "iterations": 50})
+    with pytest.raises(ConfigError, match="lower learning rate"):
+        run.train(scenes, config, tmp_path / "model", HERE)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "model").values())
+
+
 def test_max_minutes_ends_the_schedule(scenes, tmp_path):
     config = TrainConfig(iterations=10**6, max_minutes=0.05, batch_size=1)
     start = time.monotonic()
@@ -128,7 +146,8 @@ run.train([scene], TrainConfig(batch_size=1), out, run.Surroundings(torch.device
     process = subprocess.Popen([sys.executable, "-c", code])
     manifest = tmp_path / "model" / "manifest.json"
     deadline = time.monotonic() + 60
-    while not manifest.exists() and time.monotonic() < deadline:
+    while not (manifest.exists() and load_manifest(tmp_path / "model").training.iteration > 0):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.3)
     os.kill(process.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Training by several processes: who trains what, the same model as by one, what happens when one dies."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,12 @@ from scenes import write_scene
 from ofvl_core.checkpoint import load_manifest, load_model
 from ofvl_core.training.workers import assign
 
-SETTINGS = ["--set", "seed=3", "--set", "batch_size=2", "--set", "precision=float32"]
+MOVING = ("sharing_decided=1", "statistics_rest=1", "warmup=0")  # scores and statistics, in every step
+SETTINGS = [
+    word
+    for setting in ("seed=3", "batch_size=2", "precision=float32", *MOVING)
+    for word in ("--set", setting)
+]
 
 
 def torchrun(workers, *arguments):
@@ -26,8 +32,8 @@ def torchrun(workers, *arguments):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def train(data, out, workers, *options):
-    process = torchrun(workers, "train", data, "--out", out, *SETTINGS, *options)
+def train(data, out, workers, *options, changes=SETTINGS):
+    process = torchrun(workers, "train", data, "--out", out, *changes, *options)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
 
@@ -37,13 +43,15 @@ def tensors(out):
     return load_model(out, manifest, torch.device("cpu")).state_dict()
 
 
-def same(one, other, atol=1e-5):
+def same(one, other):
+    """Up to rounding, which AdamW amplifies where a gradient is next to nothing; a step moves by 4e-3."""
     one, other = tensors(one), tensors(other)
     assert one.keys() == other.keys()
     for name in one:
         if name.endswith("num_batches_tracked"):
             continue  # of a shared layer each worker counts its own; nobody reads it
-        assert torch.allclose(one[name].float(), other[name].float(), rtol=1e-3, atol=atol), name
+        atol = 1e-5 if name.endswith("score") else 2e-4
+        assert torch.allclose(one[name].float(), other[name].float(), rtol=2e-3, atol=atol), name
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +69,29 @@ def test_scenes_are_dealt_out():
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("teams", "settings"),
     [
-        (),
+        ((2, 3), ()),
         # statistics of shared normalisation and inner products of gradients cross the workers
-        ("--set", "network.sharing=all_shared", "--set", "gradients=imtl_g"),
+        ((2,), ("--set", "network.sharing=conv_norm_scored", "--set", "gradients=imtl_g")),
     ],
 )
-def test_two_workers_train_the_model_that_one_does(data, tmp_path, settings):
-    """Worker 1 has one scene of three; it sends its parameters, statistics and losses to worker 0."""
-    for workers, out in ((1, "one"), (2, "two")):
-        train(data, tmp_path / out, workers, "--iterations", "6", *settings)
-    same(tmp_path / "one", tmp_path / "two")
-    one, two = load_manifest(tmp_path / "one").training, load_manifest(tmp_path / "two").training
-    assert two.finished
-    for (_, *losses), (_, *others) in zip(one.history, two.history, strict=True):
-        assert losses == pytest.approx(others, rel=1e-3)
-    assert one.gradient_state == pytest.approx(two.gradient_state, rel=1e-3)
+def test_several_workers_train_the_model_that_one_does(data, tmp_path, teams, settings):
+    """Workers send parameters, statistics, scores' gradients and losses of their scenes."""
+    train(data, tmp_path / "one", 1, "--iterations", "4", *settings)
+    one = load_manifest(tmp_path / "one").training
+    assert max(abs(a - b) for a, b in zip(one.sharing[0], one.sharing[-1], strict=True)) > 1e-3
+    for workers in teams:
+        out = tmp_path / str(workers)
+        train(data, out, workers, "--iterations", "4", *settings)
+        same(tmp_path / "one", out)
+        other = load_manifest(out).training
+        assert other.finished
+        for (_, *losses), (_, *others) in zip(one.history, other.history, strict=True):
+            assert losses == pytest.approx(others, rel=1e-3)
+        for (_, *scores), (_, *others) in zip(one.sharing, other.sharing, strict=True):
+            assert scores == pytest.approx(others, abs=1e-5)
+        assert one.gradient_state == pytest.approx(other.gradient_state, rel=1e-3)
 
 
 THREE_WORKERS_OF_TWO_SCENES = """
@@ -131,31 +145,48 @@ def worker(process, rank):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_dead_worker_ends_the_run_with_a_sentence_and_a_checkpoint(data, tmp_path, victim):
+def test_after_a_worker_died_the_run_is_resumed(data, tmp_path, victim):
     out = tmp_path / "model"
-    process = torchrun(2, "train", data, "--out", out, *SETTINGS, "--iterations", "100000")
+    arguments = (2, "train", data, "--out", out)
+    process = torchrun(*arguments, *SETTINGS, "--iterations", "100000")
     wait_for((out / "manifest.json").exists)
     time.sleep(1)
     os.kill(worker(process, victim), signal.SIGKILL)
     _, errors = process.communicate(timeout=90)
     assert process.returncode != 0
     assert f"error: worker {1 - victim}: another worker ended" in errors
-    assert "start again with --resume" in errors
-    record = load_manifest(out).training
-    assert record.iteration == 0  # the checkpoint of the start: the minute's was not due
-    assert not record.finished
+    assert f"{out} holds iteration 0: start again with --resume" in errors  # the next was not due yet
+    if victim == 0:
+        return
+    process = torchrun(*arguments, "--resume")
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=90)
+    assert "continue with --resume" in errors
+    assert load_manifest(out).training.iteration > 0
+
+
+def test_a_worker_says_what_is_wrong_with_its_scene(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    (tmp_path / "data" / "b" / "seq-01" / "frame-000002.depth.png").unlink()
+    out = tmp_path / "model"
+    process = torchrun(2, "train", tmp_path / "data", "--out", out, *SETTINGS)
+    _, errors = process.communicate(timeout=90)
+    assert process.returncode != 0
+    assert "error: worker 1: " in errors
+    assert "frame-000002.color.png: has no depth" in errors
+    assert not out.exists()
 
 
 def test_an_interrupted_run_of_two_resumes_to_what_an_uninterrupted_one_is(data, tmp_path):
     out = tmp_path / "parts"
-    process = torchrun(2, "train", data, "--out", out, *SETTINGS, "--iterations", "30")
+    process = torchrun(2, "train", data, "--out", out, *SETTINGS, "--iterations", "20")
     wait_for((out / "manifest.json").exists)
-    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=90)
     stopped = load_manifest(out).training
-    assert 0 < stopped.iteration < 30, errors
+    assert 0 < stopped.iteration < 20, errors
     assert "continue with --resume" in errors
-    train(data, out, 2, "--resume")
-    train(data, tmp_path / "whole", 2, "--iterations", "30")
+    train(data, out, 2, "--resume", changes=())
+    train(data, tmp_path / "whole", 2, "--iterations", "20")
     same(out, tmp_path / "whole")

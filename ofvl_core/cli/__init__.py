@@ -22,7 +22,7 @@ from ofvl_core.cli.settings import config
 from ofvl_core.cli.simulate import simulate
 from ofvl_core.cli.train import train
 from ofvl_core.errors import OfvlError, WorkerError
-from ofvl_core.training.workers import worker_rank
+from ofvl_core.training.workers import local_rank
 
 app = typer.Typer(
     name="ofvl",
@@ -73,7 +73,7 @@ def main() -> None:
     try:
         app()
     except OfvlError as error:
-        if worker_rank() == 0 or isinstance(error, WorkerError):  # else worker 0 says the same
+        if local_rank() == 0 or isinstance(error, WorkerError):  # else its neighbour says the same
             _complain(str(error))
         sys.exit(1)
     except OSError as error:

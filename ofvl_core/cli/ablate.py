@@ -12,8 +12,10 @@ from ofvl_core.cli.settings import ConfigOption, PresetOption, SetOption, layers
 from ofvl_core.cli.train import STOPPED, CacheOption
 from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.device import choose_device
+from ofvl_core.errors import ConfigError
 from ofvl_core.training.config import make_config
 from ofvl_core.training.run import Surroundings
+from ofvl_core.training.workers import team_size
 
 
 def ablate(
@@ -36,8 +38,9 @@ def ablate(
     ablation.md, report.html) are written anew after each run. Ctrl-C stops it; the same command continues,
     and what is finished is not trained again.
     """
-    single = {} if iterations is None else {"iterations": iterations}
-    settings = make_config(*layers(preset, config, changes or []), single)
+    if team_size() > 1:
+        raise ConfigError("an ablation runs in one process; start several with different --variants instead")
+    settings = make_config(*layers(preset, config, changes, iterations=iterations))
     scenes = [load_scene(path, settings.register_depth) for path in find_scenes(data)]
     chosen = choose_device(device)
     runs = plan_runs(scenes, settings, variants.split(","), seeds, out)

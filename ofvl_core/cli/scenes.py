@@ -47,10 +47,9 @@ def add_scene(
     The new scene starts like the old one that its images resemble most. Settings are those of the latest
     training, changed by the options.
     """
-    named = {"iterations": iterations, "max_minutes": max_minutes}
-    single = {name: value for name, value in named.items() if value is not None}
     before = load_manifest(out if resume else checkpoint).training.config.model_dump()
-    settings = make_config(before, *layers(preset, config, changes or []), single)
+    given = layers(preset, config, changes, iterations=iterations, max_minutes=max_minutes)
+    settings = make_config(before, *given)
     data = load_scene(scene, settings.register_depth)
     chosen = choose_device(device)
     with TrainingProgress([data.name], settings.iterations) as progress:

@@ -33,12 +33,14 @@ def config(
     changes: SetOption = None,
 ) -> None:
     """Print all training settings with their meaning, for `ofvl train --config`."""
-    settings = make_config(*layers(preset, file, changes or []))
+    settings = make_config(*layers(preset, file, changes))
     stdout.print(write_settings(settings), end="", highlight=False, soft_wrap=True, markup=False)
 
 
-def layers(preset: str | None, file: Path | None, changes: Sequence[str]) -> list[dict[str, Any]]:
-    """Settings in the order in which they take precedence, the last one most."""
+def layers(
+    preset: str | None, file: Path | None, changes: Sequence[str] | None, **single: Any
+) -> list[dict[str, Any]]:
+    """Settings in the order in which they take precedence, the last one most; `single` that are not None."""
     given = []
     if preset is not None:
         if preset not in PRESETS:
@@ -46,8 +48,8 @@ def layers(preset: str | None, file: Path | None, changes: Sequence[str]) -> lis
         given.append(PRESETS[preset])
     if file is not None:
         given.append(read_settings(file))
-    given += [_setting(change) for change in changes]
-    return given
+    given += [_setting(change) for change in changes or []]
+    return [*given, {name: value for name, value in single.items() if value is not None}]
 
 
 def _setting(change: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def simulate(
         float, typer.Option(min=0.0, help="Exposure time that smears the image.")
     ] = 0.0,
 ) -> None:
-    """Make procedural rooms seen by an RGB-D camera on a wheeled robot, in the 7-Scenes layout."""
+    """Make procedural rooms seen by an RGB-D camera on a wheeled robot."""
     from ofvl_core.simulation import simulate as run
 
     with progress_bar() as bar:

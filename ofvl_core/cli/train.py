@@ -58,18 +58,20 @@ def train(
     Settings are taken from the preset, changed by the file, then by single options. Under torchrun
     (torchrun --nproc-per-node 2 -m ofvl_core train ...) the processes share the work.
     """
-    named = {
-        "network": model,
-        "iterations": iterations,
-        "max_minutes": max_minutes,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "augmentation": augmentation,
-    }
-    single = {name: value for name, value in named.items() if value is not None}
+    given = layers(
+        preset,
+        config,
+        changes,
+        network=model,
+        iterations=iterations,
+        max_minutes=max_minutes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+        augmentation=augmentation,
+    )
     before = load_manifest(out).training.config.model_dump() if resume else {}
-    settings = make_config(before, *layers(preset, config, changes or []), single)
+    settings = make_config(before, *given)
     scenes = [load_scene(path, settings.register_depth) for path in find_scenes(data)]
     chosen = choose_device(device)
     with TrainingProgress([scene.name for scene in scenes], settings.iterations) as progress:

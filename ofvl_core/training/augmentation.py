@@ -81,18 +81,6 @@ class BatchSource:
         return _draw_view(self.frames, self.size, self.stride, self.ranges, random)
 
 
-def draw_batch(
-    frames: PackedFrames,
-    size: int,
-    stride: int,
-    ranges: Augmentation,
-    random: Generator,
-    device: torch.device,
-) -> Batch:
-    """`size` random frames, each seen through its own random warp."""
-    return _to_device(_draw_view(frames, size, stride, ranges, random), device)
-
-
 def _draw_view(
     frames: PackedFrames, size: int, stride: int, ranges: Augmentation, random: Generator
 ) -> _View:

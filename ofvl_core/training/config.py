@@ -23,13 +23,11 @@ class Augmentation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     scale: tuple[Positive, Positive] = (0.7, 1.5)
-    rotation_deg: float = 30.0
-    shear_deg: float = 10.0
-    shift: float = Field(default=0.2, description="of the image's size")
-    brightness: float = Field(default=20.0, description="of 255")
-    contrast: float = Field(
-        default=0.2, ge=0, lt=1, description="the image's contrast changes by up to this factor"
-    )
+    rotation_deg: float = Field(30.0, ge=0, le=180)
+    shear_deg: float = Field(10.0, ge=0, lt=90)
+    shift: float = Field(0.2, ge=0, le=1, description="of the image's size")
+    brightness: float = Field(20.0, ge=0, le=255, description="of 255")
+    contrast: float = Field(0.2, ge=0, lt=1, description="the image's contrast changes by up to this factor")
 
 
 AUGMENTATIONS = {
@@ -50,12 +48,12 @@ def _by_name(known: Mapping[str, BaseModel], default: str) -> BeforeValidator:
         if not isinstance(value, dict):
             return value
         name = value.get("name", default)
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             if len(value) > 1:
                 return value  # not a change of a known one but all of another
             raise ValueError(f"'{name}' is unknown; choose one of {', '.join(known)}")
-        complete = known[name].model_dump()
-        return complete | {key: entry for key, entry in value.items() if key in complete or key != "name"}
+        defaults = known[name].model_dump()
+        return defaults | {key: entry for key, entry in value.items() if key in defaults or key != "name"}
 
     return BeforeValidator(complete)
 
@@ -72,10 +70,10 @@ class TrainConfig(BaseModel):
     max_minutes: Positive | None = Field(None, description="the schedule ends by then, wherever it is")
     batch_size: int = Field(8, gt=0, description="images a scene and worker in a step")
     learning_rate: Positive = 4e-3
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the iterations")
     distance_warmup: float = Field(0.9, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
-    penalty_weight: float = Field(0.25, ge=0, description="beta of Eq. 3")
+    penalty_weight: float = Field(0.25, ge=0, allow_inf_nan=False, description="beta of Eq. 3")
     score_slope: Literal[-1, 1] = Field(
         -1, description="of the surrogate for Eq. 1's indicator; 1 has the sign of the published code"
     )

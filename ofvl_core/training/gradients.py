@@ -41,15 +41,15 @@ class Combination(ABC):
 class GradientNormalisation(Combination):
     """Eq. 6-9. `state` holds the norms of the last call, one a scene, or nothing before the first.
 
-    Choices where the paper is silent: one norm over all shared parameters; in the first call every scene
-    has the same relative convergence; a scene whose gradient vanishes contributes nothing.
+    Choices where the paper is silent: one norm over all shared parameters; a scene without a previous norm,
+    or with one of zero, goes at a pace of 1; a scene whose gradient vanishes contributes nothing.
     """
 
     def weights(self, gramian: Tensor) -> Tensor:
         norms = gramian.diagonal().sqrt()
         before = torch.tensor(self.state, dtype=norms.dtype) if self.state else norms
         self.state = norms.tolist()
-        pace = torch.where(before > 0, norms / before, 0.0)
+        pace = torch.where(before > 0, norms / before, (norms > 0).to(norms.dtype))
         if pace.sum() == 0:
             return torch.zeros_like(norms)
         relative_convergence = pace / pace.sum()  # Eq. 7
@@ -104,11 +104,11 @@ def gramian(gradients: Sequence[Gradients], inner_products: bool = True) -> Tens
         norms = torch.stack([torch.stack(torch._foreach_norm(scene)).norm() for scene in gradients])
         return norms.double().square().diag().cpu()
     count = len(gradients)
-    total = torch.zeros(count, count, dtype=torch.float64)
+    total = torch.zeros(count, count, dtype=torch.float64, device=gradients[0][0].device)
     for of_one_parameter in zip(*gradients, strict=True):
         rows = torch.stack([gradient.flatten() for gradient in of_one_parameter])
-        total += (rows @ rows.T).double().cpu()
-    return total
+        total += (rows @ rows.T).double()
+    return total.cpu()
 
 
 def weighted_sum(gradients: Sequence[Gradients], weights: Sequence[float]) -> Gradients:

@@ -6,21 +6,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ofvl_core.checkpoint import (
+    MANIFEST,
     Manifest,
     SceneRecord,
     TrainingRecord,
     load_manifest,
     load_model,
     read_tensors,
+    require_empty,
     save_checkpoint,
 )
 from ofvl_core.datasets import SceneData
 from ofvl_core.device import place
-from ofvl_core.errors import CheckpointError, OfvlError, WorkerError
+from ofvl_core.errors import CheckpointError, ConfigError, OfvlError, WorkerError
 from ofvl_core.network import OFVLMS
 from ofvl_core.resize import input_camera
 from ofvl_core.training.augmentation import BatchSource, scene_frame
@@ -31,13 +32,13 @@ from ofvl_core.training.monitor import Monitor
 from ofvl_core.training.optimisation import optimizer_tensors, restore_optimizer
 from ofvl_core.training.packed import PackedFrames, pack_frames
 from ofvl_core.training.trainer import Trainer
-from ofvl_core.training.workers import Team, WorkerLostError, worker_device
+from ofvl_core.training.workers import Team, WorkerLostError, team_size, worker_device, worker_rank
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 HISTORY_LENGTH = 200
 """Points kept of the loss curves."""
 PREVIEWS = 20
-"""Pictures of predictions that a monitored run leaves of every scene."""
+"""Pictures of predictions that a monitored run leaves of every scene, under torchrun of worker 0's."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,6 @@ def scene_record(scene: SceneData, config: TrainConfig) -> SceneRecord:
     )
 
 
-def require_empty(out: Path, remedy: str = "add --resume to continue it, or choose another --out") -> None:
-    """Raises CheckpointError when `out` already holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out} exists and is not empty; {remedy}")
-
-
 def run(
     manifest: Manifest,
     make_model: Callable[[torch.device], OFVLMS],
@@ -117,22 +112,38 @@ def run(
     """Train the parameters that require gradients as the manifest's latest training says; see `train`."""
     if manifest.training.finished:
         return True
-    with _team(len(scenes), worker_device(surroundings.device)) as team:
+    with _team(len(scenes), worker_device(surroundings.device), out) as team:
+        watched = surroundings.monitor if team.rank == 0 else None
+        monitor = Monitor(watched, manifest.training.iteration) if watched else None  # may not be writable
         frames = _load(manifest, scenes, team, surroundings)
-        return _Run(manifest, make_model(team.device), frames, out, team, surroundings).loop()
+        try:
+            run = _Run(manifest, make_model(team.device), frames, out, team, monitor, surroundings.on_step)
+            return run.loop()
+        finally:
+            if monitor is not None:
+                monitor.close()
 
 
 @contextmanager
-def _team(scene_count: int, device: torch.device) -> Iterator[Team]:
-    team = Team(scene_count, device)
+def _team(scene_count: int, device: torch.device, out: Path) -> Iterator[Team]:
+    """The workers' team, which says who of several it was that failed."""
     try:
-        yield team
-    except OfvlError as error:
-        if team.size == 1:
-            raise
-        raise WorkerError(f"worker {team.rank}: {error}") from None
-    finally:
+        team = Team(scene_count, device)
+        try:
+            yield team
+        except WorkerLostError as lost:
+            remedy = "start again"
+            if (out / MANIFEST).exists():
+                iteration = load_manifest(out).training.iteration
+                remedy = f"{out} holds iteration {iteration}: {remedy} with --resume"
+            raise CheckpointError(f"{lost}; {remedy}") from None
+        except torch.OutOfMemoryError:
+            raise ConfigError("the GPU's memory is full; lower batch_size or network.input_height") from None
         team.close()
+    except OfvlError as error:
+        if team_size() == 1:
+            raise
+        raise WorkerError(f"worker {worker_rank()}: {error}") from None
 
 
 def _load(
@@ -165,13 +176,19 @@ class _Run:
         frames: dict[int, PackedFrames],
         out: Path,
         team: Team,
-        surroundings: Surroundings,
+        monitor: Monitor | None,
+        on_step: Callable[[int, list[float]], None],
     ):
         self.manifest, self.record = manifest, manifest.training
-        self.model, self.out, self.team, self.surroundings = model, out, team, surroundings
+        self.model, self.out, self.team = model, out, team
+        self.monitor, self.on_step = monitor, on_step
         config, stride = self.record.config, manifest.architecture.stride
+        done = torch.tensor([self.record.iteration], device=team.device)
+        if team.sum(done).item() != team.size * self.record.iteration:
+            raise CheckpointError(f"workers see different checkpoints in {out}; give all of them one folder")
         if self.record.iteration == 0:
             self._set_scene_frames(frames)
+        team.start_equal(list(model.state_dict().values()))
         self.combination = make_combination(config.gradients, self.record.gradient_state)
         sources = {
             number: BatchSource(
@@ -187,26 +204,17 @@ class _Run:
         self.trainer = Trainer(model, self.record.scenes, sources, config, self.combination, team)
         if manifest.optimizer:
             restore_optimizer(model, self.trainer.optimizer, read_tensors(out / manifest.optimizer))
-        watched = surroundings.monitor if team.rank == 0 else None
-        self.monitor = Monitor(watched, self.record.iteration) if watched else None
 
     def loop(self) -> bool:
         """Train to the end, or until a signal; True at the end."""
-        try:
-            return self._loop()
-        finally:
-            if self.monitor is not None:
-                self.monitor.close()
-
-    def _loop(self) -> bool:
         record, config = self.record, self.record.config
-        seconds = record.seconds
-        saved_at = seconds
+        alone = self.team.size == 1
+        stop, seconds = False, record.seconds
+        saved_at, pause, just_saved = seconds, SECONDS_BETWEEN_CHECKPOINTS, False
         start = time.monotonic() - seconds
-        if self.team.size > 1 and record.iteration == 0:
-            self._save()  # should a worker be lost before the first checkpoint is due
-        stop, alone = False, self.team.size == 1
         with stop_signals() as asked_to_stop:
+            if record.iteration == 0:
+                self._save()  # whatever happens, there is something to resume
             while not record.finished and not stop:
                 progress = record.iteration / config.iterations
                 if config.max_minutes is not None:
@@ -214,53 +222,44 @@ class _Run:
                 if progress >= 1:
                     record.finished = True
                     break
-                try:
-                    losses, stop, seconds = self.trainer.step(
-                        record.iteration, progress, asked_to_stop.is_set(), time.monotonic() - start
-                    )
-                except WorkerLostError as lost:
-                    saved = load_manifest(self.out).training.iteration
-                    raise CheckpointError(
-                        f"{lost}; {self.out} holds iteration {saved}: start again with --resume"
-                    ) from None
-                if not np.isfinite(losses).all():
-                    raise CheckpointError(
-                        f"the loss is NaN at iteration {record.iteration}; train again with a lower learning "
-                        "rate"
-                    )
+                losses, stop, seconds = self.trainer.step(
+                    record.iteration, progress, asked_to_stop.is_set(), time.monotonic() - start
+                )
                 record.iteration += 1
                 record.finished = record.iteration == config.iterations
-                self._note(losses, progress)
-                self.surroundings.on_step(record.iteration, losses)
+                self._note(losses)
+                self.on_step(record.iteration, losses)
                 stop = stop or (alone and asked_to_stop.is_set())  # several stop after the same step
-                if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS and not record.finished:
+                if just_saved:  # a large model takes long to save: not more than a twentieth of the time
+                    pause = max(SECONDS_BETWEEN_CHECKPOINTS, 20 * (seconds - saved_at))
+                just_saved = seconds - saved_at > pause and not record.finished
+                if just_saved:
                     record.seconds = saved_at = seconds
                     self._save()
-        record.seconds = seconds
-        self._save()
+            record.seconds = seconds
+            self._save()
         return record.finished
 
-    def _note(self, losses: list[float], progress: float) -> None:
+    def _note(self, losses: list[float]) -> None:
         """Keep the losses and scores for the checkpoint and the monitor."""
         record = self.record
         every = max(1, record.config.iterations // HISTORY_LENGTH)
         if record.iteration % every and not record.finished:
             return
         record.history.append([record.iteration, *losses])
-        scores = {name: layer.score.item() for name, layer in self.model.scored_layers.items()}
-        if self.trainer.scores:
+        scores = self.trainer.scores_by_layer()
+        if scores:
             record.sharing.append([record.iteration, *(round(score, 8) for score in scores.values())])
         if self.monitor is None:
             return
-        names = record.scenes
-        values = {f"loss/{name}": loss for name, loss in zip(names, losses, strict=True)}
+        values = {f"loss/{name}": loss for name, loss in zip(record.scenes, losses, strict=True)}
         values["learning_rate"] = self.trainer.optimizer.param_groups[0]["lr"]
         self.monitor.scalars(record.iteration, values)
         self.monitor.scores(record.iteration, scores)
         if len(record.history) % max(1, HISTORY_LENGTH // PREVIEWS) == 0:
             for number in self.trainer.sources:
                 batch, prediction = self.trainer.preview(number, record.iteration)
-                self.monitor.prediction(record.iteration, names[number], batch, prediction)
+                self.monitor.prediction(record.iteration, record.scenes[number], batch, prediction)
 
     def _set_scene_frames(self, frames: dict[int, PackedFrames]) -> None:
         own = {}
@@ -289,17 +288,12 @@ class _Run:
             own[number] = {f"model.{name}": tensor.detach() for name, tensor in tensors.items()} | {
                 f"optimizer.{name}": value for name, value in moments.items()
             }
-        try:
-            gathered = self.team.gather(own)
-        except WorkerLostError as lost:
-            raise CheckpointError(
-                f"{lost} before a checkpoint was written; start again with --resume"
-            ) from None
-        for number, tensors in gathered.items():
+        for number, tensors in self.team.gather(own).items():
             if number in own:
                 continue
             weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
-            self.model.load_state_dict(weights, strict=False)
+            unknown = self.model.load_state_dict(weights, strict=False).unexpected_keys
+            assert not unknown, unknown
             state |= {
                 n.removeprefix("optimizer."): t for n, t in tensors.items() if n.startswith("optimizer.")
             }

@@ -1,5 +1,6 @@
 """One step of joint training (paper Sec. 3.3): a batch of every scene, then one update of all parameters."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ofvl_core.device import has_fast_bfloat16
+from ofvl_core.errors import ConfigError
 from ofvl_core.network import OFVLMS, Prediction
 from ofvl_core.training.augmentation import Batch, BatchSource
 from ofvl_core.training.config import TrainConfig
@@ -59,7 +61,8 @@ class Trainer:
     def step(self, iteration: int, progress: float, stop: bool = False, seconds: float = 0.0) -> Step:
         """Train on one batch of every scene; `progress` runs from 0 to 1 over the training.
 
-        `stop` and `seconds` are this worker's word on what the returned `Step` tells all of them.
+        `stop` and `seconds` are this worker's word on what the returned `Step` tells all of them. Raises
+        ConfigError, before anything has changed, when a loss or gradient is not finite.
         """
         statistics_move = progress < self.config.statistics_rest
         scores_move = bool(self.scores) and progress < self.config.sharing_decided
@@ -83,7 +86,8 @@ class Trainer:
             if scores_move:
                 score_gradients[scene] = torch.stack(_take_gradients(self.scores))
             if statistics_move and before:
-                statistics[scene] = torch.cat([buffer.flatten() for buffer in self.shared_statistics])
+                moves = torch._foreach_sub(self.shared_statistics, before)
+                statistics[scene] = torch.cat([move.flatten() for move in moves])
             own_gradients = [own.grad for own in self.own[scene] if own.grad is not None]
             self.team.mean_of_scene(scene, own_gradients)
             if statistics_move:
@@ -97,10 +101,19 @@ class Trainer:
             for score, gradient in zip(self.scores, self.team.by_scene(score_gradients).mean(0), strict=True):
                 score.grad = gradient
         if statistics:
-            self._share_statistics(self.team.by_scene(statistics).mean(0))
+            torch._foreach_copy_(self.shared_statistics, before)
+            self._move_shared_statistics(self.team.by_scene(statistics).mean(0))
         step = self._agree(losses, stop, seconds, [*selected, *(self.scores if scores_move else [])])
         self.optimizer.step()
         return step
+
+    def scores_by_layer(self) -> dict[str, float]:
+        """The scores that are learned, by the name of their layer; none where they are frozen."""
+        return (
+            {name: layer.score.item() for name, layer in self.model.scored_layers.items()}
+            if self.scores
+            else {}
+        )
 
     @torch.no_grad()
     def preview(self, scene: int, iteration: int) -> tuple[Batch, Prediction]:
@@ -129,14 +142,14 @@ class Trainer:
         (loss + penalty).backward()  # Eq. 3
         return loss.detach()
 
-    def _share_statistics(self, mean: Tensor) -> None:
-        """Statistics that all scenes share become the mean of what each scene made of them.
+    def _move_shared_statistics(self, mean: Tensor) -> None:
+        """Statistics that all scenes share move by the mean of what each scene alone would move them.
 
         In turn they would depend on the order of the scenes, and on who trains which.
         """
         parts = mean.split([buffer.numel() for buffer in self.shared_statistics])
         for buffer, part in zip(self.shared_statistics, parts, strict=True):
-            buffer.copy_(part.view_as(buffer))
+            buffer.add_(part.view_as(buffer))
 
     def _agree(
         self, losses: dict[int, Tensor], stop: bool, seconds: float, common: list[nn.Parameter]
@@ -153,11 +166,16 @@ class Trainer:
         message[count + 2] = seconds if self.team.rank == 0 else 0.0
         message = self.team.sum(message)
         shared = [parameter.grad for parameter in common if parameter.grad is not None]
+        norm = (message[count] + _squared_norm(shared)).sqrt()
         if self.config.gradient_clip is not None:
-            norm = (message[count] + _squared_norm(shared)).sqrt()
             scale = (self.config.gradient_clip / (norm + 1e-6)).clamp(max=1.0).float()
             torch._foreach_mul_([*own, *shared], scale)
-        *values, _, asked_to_stop, clock = message.tolist()
+        message[count] = norm
+        *values, size, asked_to_stop, clock = message.tolist()
+        if not math.isfinite(sum(values) + size):
+            raise ConfigError(
+                "losses or gradients have become infinite; train again with a lower learning rate"
+            )
         return Step(values, asked_to_stop > 0, clock)
 
 

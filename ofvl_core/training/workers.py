@@ -6,19 +6,22 @@ process that was started alone is a team of one and exchanges nothing.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, distributed
 
-from ofvl_core.errors import ConfigError, OfvlError
+from ofvl_core.errors import ConfigError, OfvlError, WorkerError
 from ofvl_core.training.gradients import Combination, Gradients, gramian, weighted_sum
 
 PATIENCE = timedelta(hours=2)
-"""How long workers wait for one that still loads its frames; one that dies is noticed at once."""
+"""How long workers wait for one that still loads its frames. One that dies is noticed before that: by gloo at
+once, on GPUs by torchrun."""
 
 
 class WorkerLostError(OfvlError):
@@ -30,9 +33,26 @@ def worker_rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
+def team_size() -> int:
+    """How many processes train together; 1 when alone."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_rank() -> int:
+    """This process's number among those on its machine; 0 when alone."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
 def worker_device(device: torch.device) -> torch.device:
-    """The worker's own GPU of this machine, or the CPU."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if device.type == "cuda" else device
+    """The worker's own GPU of this machine, or the CPU. Raises WorkerError when there are fewer GPUs."""
+    if device.type != "cuda":
+        return device
+    gpus = torch.cuda.device_count()
+    if local_rank() >= gpus:
+        raise WorkerError(
+            f"worker {worker_rank()}: this machine has {gpus} GPUs; start {gpus} processes on it"
+        )
+    return torch.device("cuda", local_rank())
 
 
 def assign(scenes: int, workers: int) -> list[list[int]]:
@@ -51,7 +71,7 @@ class Team:
 
     def __init__(self, scene_count: int, device: torch.device):
         """Meet the other workers. Raises ConfigError when they cannot be reached."""
-        self.rank, self.size = worker_rank(), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.size = worker_rank(), team_size()
         self.device = device
         self.scene_count = scene_count
         assignment = assign(scene_count, self.size)
@@ -73,13 +93,22 @@ class Team:
                 f"the workers cannot meet ({str(error).splitlines()[0]}); start them with torchrun"
             ) from None
         self._groups = [  # every worker has to take part in the making of every group
-            distributed.new_group(ranks) if len(ranks) > 1 else None for ranks in self.workers_of
+            distributed.new_group(ranks, timeout=PATIENCE) if len(ranks) > 1 else None
+            for ranks in self.workers_of
         ]
 
     def close(self) -> None:
-        """Leave the team."""
+        """Leave the team when all do. A worker that fails must not: the others would wait for each other."""
         if self.size > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
+
+    def start_equal(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrite the tensors by worker 0's: rounding may differ where workers computed them."""
+        for tensor in tensors if self.size > 1 else ():
+            values = tensor.detach().contiguous()
+            with _loss_of_a_worker():
+                distributed.broadcast(values, 0)
+            tensor.detach().copy_(values)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of all workers' `values`, in place; the same bits everywhere."""
@@ -108,20 +137,19 @@ class Team:
 
         Gradients of one scene are averaged among its workers first. They are changed in place.
         """
+        if self.size == 1:
+            return combination(list(gradients.values()))
         for scene, gradient in gradients.items():
             self.mean_of_scene(scene, gradient)
         weights = combination.weights(self._gramian(gradients, combination.uses_inner_products)).tolist()
         # the workers of a scene hold the same mean: each brings its part of it
         mine = [weights[scene] / len(self.workers_of[scene]) for scene in gradients]
         combined = weighted_sum(list(gradients.values()), mine)
-        if self.size > 1:
-            with _loss_of_a_worker():
-                _reduce(combined)
+        with _loss_of_a_worker():
+            _reduce(combined)
         return combined
 
     def _gramian(self, gradients: dict[int, Gradients], inner_products: bool) -> Tensor:
-        if self.size == 1:
-            return gramian(list(gradients.values()), inner_products)
         if not inner_products:
             own = gramian(list(gradients.values()), inner_products=False).diagonal()
             squared_norms = {scene: own[row].to(self.device) for row, scene in enumerate(gradients)}
@@ -150,10 +178,11 @@ class Team:
 def _loss_of_a_worker() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # gloo has no class of its own for it
-        if not any(sign in str(error) for sign in ("onnection", "NCCL", "imed out")):
-            raise
-        raise WorkerLostError("another worker ended; its own words say why") from None
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # neither gloo nor NCCL has a class of its own for it
+        cause = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0])  # without the place in their source
+        raise WorkerLostError(f"another worker ended ({cause})") from None
 
 
 def _reduce(tensors: Sequence[Tensor], group: distributed.ProcessGroup | None = None) -> None:
@@ -167,7 +196,7 @@ def _reduce(tensors: Sequence[Tensor], group: distributed.ProcessGroup | None = 
 
 def _send(tensors: dict[str, Tensor], device: torch.device) -> None:
     content = safetensors.torch.save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()})
-    message = torch.frombuffer(bytearray(content), dtype=torch.uint8).to(device)
+    message = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).to(device)
     distributed.send(torch.tensor([len(message)], device=device), 0)
     distributed.send(message, 0)
 
