@@ -44,14 +44,15 @@ def tensors(out):
 
 
 def same(one, other):
-    """Up to rounding, which AdamW amplifies where a gradient is next to nothing; a step moves by 4e-3."""
+    """Up to rounding. AdamW turns it into a step of 4e-3, the learning rate, where a gradient is next to nothing,
+    so tensors are compared as a whole. A gradient that did not arrive moves them ten times further."""
     one, other = tensors(one), tensors(other)
     assert one.keys() == other.keys()
     for name in one:
         if name.endswith("num_batches_tracked"):
             continue  # of a shared layer each worker counts its own; nobody reads it
-        atol = 1e-5 if name.endswith("score") else 2e-4
-        assert torch.allclose(one[name].float(), other[name].float(), rtol=2e-3, atol=atol), name
+        difference = (one[name] - other[name]).norm()
+        assert difference <= (1e-5 if name.endswith("score") else 5e-3 + 1e-2 * one[name].norm()), name
 
 
 @pytest.fixture(scope="module")
