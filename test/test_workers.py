@@ -44,7 +44,7 @@ def tensors(out):
 
 
 def same(one, other):
-    """Up to rounding. AdamW turns it into a step of 4e-3, the learning rate, where a gradient is next to nothing,
+    """Up to rounding. AdamW turns it into a step of the learning rate, 4e-3, where a gradient is next to none,
     so tensors are compared as a whole. A gradient that did not arrive moves them ten times further."""
     one, other = tensors(one), tensors(other)
     assert one.keys() == other.keys()
@@ -52,7 +52,7 @@ def same(one, other):
         if name.endswith("num_batches_tracked"):
             continue  # of a shared layer each worker counts its own; nobody reads it
         difference = (one[name] - other[name]).norm()
-        assert difference <= (1e-5 if name.endswith("score") else 5e-3 + 1e-2 * one[name].norm()), name
+        assert difference <= (1e-4 if name.endswith("score") else 5e-3 + 1e-2 * one[name].norm()), name
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_several_workers_train_the_model_that_one_does(data, tmp_path, teams, se
         for (_, *losses), (_, *others) in zip(one.history, other.history, strict=True):
             assert losses == pytest.approx(others, rel=1e-3)
         for (_, *scores), (_, *others) in zip(one.sharing, other.sharing, strict=True):
-            assert scores == pytest.approx(others, abs=1e-5)
+            assert scores == pytest.approx(others, abs=1e-4)
         assert one.gradient_state == pytest.approx(other.gradient_state, rel=1e-3)
 
 
