@@ -44,8 +44,11 @@ def tensors(out):
 
 
 def same(one, other):
-    """Up to rounding. AdamW turns it into a step of the learning rate, 4e-3, where a gradient is next
-    to none, so tensors are compared as a whole. A gradient that did not arrive moves them ten times further."""
+    """Up to rounding.
+
+    AdamW turns it into a step of the learning rate, 4e-3, where a gradient is next to none, so tensors are
+    compared as a whole. A gradient that did not arrive moves them ten times further.
+    """
     one, other = tensors(one), tensors(other)
     assert one.keys() == other.keys()
     for name in one:
