@@ -217,6 +217,7 @@ def measure(run: Run, surroundings: Surroundings) -> Outcome:
     outcome = run.outcome()
     if outcome is not None:
         return outcome
+    made_by = provenance(surroundings.device)  # before the hours in which another commit may be checked out
     sizes, errors, seconds = [], [], 0.0
     for training in run.trainings():
         if not _train(training, run.config, surroundings):
@@ -233,7 +234,7 @@ def measure(run: Run, surroundings: Surroundings) -> Outcome:
         variant=run.variant.name,
         config=run.config,
         data=run.data,
-        provenance=provenance(surroundings.device),
+        provenance=made_by,
         minutes=seconds / 60,
         models=sizes,
         scenes=errors,

@@ -28,7 +28,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disc tells none
+        if error.errno is not None and error.filename is None:  # a full disc
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

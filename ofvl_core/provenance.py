@@ -1,5 +1,6 @@
 """What computed a result: code, versions and machine, in one line to stand beside the numbers."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -23,8 +24,12 @@ def provenance(device: torch.device) -> str:
     return f"ofvl_ros {__version__} ({_commit()}), {versions}; {_processor(device)}"
 
 
+@functools.cache
 def _commit() -> str:
-    """The commit of a source checkout, with a mark where files differ from it."""
+    """The commit of a source checkout, with a mark where files differ from it.
+
+    Asked once: what is checked out later is not what this process runs.
+    """
     if not (SOURCE / ".git").exists():
         return "installed"
     command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty=, changed", "--exclude=*"]
