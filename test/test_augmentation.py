@@ -134,6 +134,16 @@ def test_images_are_warped_like_targets(seed):
     assert (warped[v, u] == fill).all()
 
 
+def test_outside_is_grey_or_as_in_the_paper_random(frames):
+    def corners(fill):
+        ranges = STILL.model_copy(update={"scale": (0.4, 0.4), "fill": fill})
+        images = BatchSource(frames, 8, STRIDE, ranges, (0,), CPU).batch(0).images
+        return {tuple(image[:, 0, 0].tolist()) for image in images}
+
+    assert len(corners("grey")) == 1
+    assert len(corners("random")) == 8
+
+
 def test_identity_ranges_are_the_plain_resize():
     warp = random_warp(INPUT, STORED, STILL, np.random.default_rng(0))
     assert np.allclose(warp, unwarped(INPUT, STORED))

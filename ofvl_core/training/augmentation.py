@@ -1,7 +1,7 @@
 """Random views of stored frames: images are warped, scene coordinates follow exactly.
 
-The paper's augmentation (scale, rotation, shear, shift, brightness; a random colour outside the image), and
-contrast. Coordinates are not warped as an image: each cell's pixel is carried back to the stored frame, its
+The paper's augmentation (scale, rotation, shear, shift, brightness, a random colour outside the image) and
+contrast, each as far as asked for. Coordinates are not warped as an image: each cell's pixel is carried back to the stored frame, its
 depth is looked up there (nearest, so that no edge is blurred) and lifted along the pixel's own ray. So a
 target projects exactly onto the pixel that pose estimation will use.
 """
@@ -22,6 +22,8 @@ from ofvl_core.geometry import Array
 from ofvl_core.resize import normalise
 from ofvl_core.training.config import Augmentation
 from ofvl_core.training.packed import PackedFrames
+
+GREY = 128
 
 FRAMES_FOR_SCENE_FRAME = 256
 """Frames that stand for all when a scene's mean and extent are measured."""
@@ -86,7 +88,7 @@ def _draw_view(
 ) -> _View:
     indices = random.integers(len(frames), size=size)
     warps = np.stack([random_warp(frames.input_camera, frames.camera, ranges, random) for _ in indices])
-    fills = random.integers(256, size=(size, 3))
+    fills = random.integers(256, size=(size, 3)) if ranges.fill == "random" else np.full((size, 3), GREY)
     contrast, brightness = random.uniform(-1, 1, (2, size, 1, 1, 1))
     light = np.stack([1 + contrast * ranges.contrast, brightness * ranges.brightness / 127.5])
     images = warp_images(frames.images[indices], warps, fills, frames.input_camera)

@@ -18,7 +18,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Augmentation(BaseModel):
-    """Ranges of the random warp and of the light; the paper's, and contrast besides."""
+    """Ranges of the random warp and of the light; the paper's, and contrast besides. The small network learns
+    faster where what lies outside the image is always grey."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -28,11 +29,14 @@ class Augmentation(BaseModel):
     shift: float = Field(0.2, ge=0, le=1, description="of the image's size")
     brightness: float = Field(20.0, ge=0, le=255, description="of 255")
     contrast: float = Field(0.2, ge=0, lt=1, description="the image's contrast changes by up to this factor")
+    fill: Literal["grey", "random"] = Field(
+        "grey", description="outside the image: always the same, or as in the paper a random colour an image"
+    )
 
 
 AUGMENTATIONS = {
     "handheld": Augmentation(),
-    "paper": Augmentation(contrast=0.0),
+    "paper": Augmentation(contrast=0.0, fill="random"),
     "robot": Augmentation(scale=(0.8, 1.25), rotation_deg=4.0, shear_deg=0.0, shift=0.1),
 }
 """By how the camera is carried: in any hand, or level on a wheeled robot, which needs less to be learned; and
