@@ -1,9 +1,9 @@
 """Random views of stored frames: images are warped, scene coordinates follow exactly.
 
 The paper's augmentation (scale, rotation, shear, shift, brightness, a random colour outside the image) and
-contrast, each as far as asked for. Coordinates are not warped as an image: each cell's pixel is carried back to the stored frame, its
-depth is looked up there (nearest, so that no edge is blurred) and lifted along the pixel's own ray. So a
-target projects exactly onto the pixel that pose estimation will use.
+contrast, each as far as asked for. Coordinates are not warped as an image: each cell's pixel is carried back
+to the stored frame, its depth is looked up there (nearest, so that no edge is blurred) and lifted along the
+pixel's own ray. So a target projects exactly onto the pixel that pose estimation will use.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
