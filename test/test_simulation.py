@@ -76,6 +76,35 @@ def test_seeds_and_scenes_differ():
     assert len(sizes) == 4
 
 
+def test_twins_share_fixtures_and_differ_in_the_rest():
+    one, twin = (simulation.Place(3, scene, 0).design() for scene in (0, 1))
+    assert (one.length, one.width, one.fixtures) == (twin.length, twin.width, twin.fixtures)
+    for mine, theirs in zip(one.facets[: one.fixtures], twin.facets, strict=False):
+        np.testing.assert_array_equal(mine.vertices, theirs.vertices)
+    loose = [np.concatenate([f.vertices for f in r.facets[r.fixtures :]]) for r in (one, twin)]
+    assert loose[0].shape != loose[1].shape or not np.allclose(*loose)
+    with pytest.raises(ConfigError, match="cannot be twins"):
+        simulate(Path("nowhere"), 3, twins=2)
+
+
+def test_twins_are_painted_alike_where_they_share():
+    shell = simulation.Place(3, 0, 0).design().facets[2:4]
+    world = World(shell)
+    painted = [Scenery(world, shell, [], 3, 0), Scenery(world, shell, [], 3, 1, painted_as=[0])]
+    for number, alike in enumerate((True, False)):
+        triangle = np.flatnonzero(world.facet_of_triangle == number)[:1].astype(np.int32)
+        points = world.mesh.triangles[triangle] * np.array([0.2, 0.3, 0.5])[:, None]
+        looks = [
+            scenery.look(
+                triangle[None],
+                [*points.sum(axis=1).astype(np.float32).T[:, None]],
+                np.full((1, 1), 0.02, "f"),
+            )
+            for scenery in painted
+        ]
+        assert np.array_equal(*looks) == alike
+
+
 def test_existing_scene_is_never_overwritten(scene):
     before = contents(scene)
     with pytest.raises(DataError, match="room_1 exists and is not empty: remove it"):
@@ -158,7 +187,7 @@ def test_odometry_follows_the_true_motion_with_a_little_drift(scene):
 
 
 def test_odometry_drift_is_small_and_differs_between_sequences():
-    [drive] = simulation.plan_drives(3, 0, 1, 60)
+    [drive] = simulation.plan_drives(simulation.Place(3, 0, 0), 1, 60)
     path = np.abs(drive.twists[:, 0]).sum() / robot.ODOMETRY_RATE
     turned = np.abs(drive.twists[:, 1]).sum() / robot.ODOMETRY_RATE
     true = geometry.invert(robot.planar_pose(drive.states[0])) @ robot.planar_pose(drive.states[-1])
@@ -191,7 +220,7 @@ def test_arc_has_the_radius_of_its_twist():
 def planned(request):
     """A room's layout and the drives planned in it."""
     layout = room.build(stream(request.param, 0, LAYOUT))
-    return layout, simulation.plan_drives(request.param, 0, 3, 120)
+    return layout, simulation.plan_drives(simulation.Place(request.param, 0, 0), 3, 120)
 
 
 def test_drives_stay_inside_and_clear_of_furniture(planned):

@@ -18,6 +18,14 @@ def simulate(
     motion_blur_ms: Annotated[
         float, typer.Option(min=0.0, help="Exposure time that smears the image.")
     ] = 0.0,
+    twins: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="So many of the rooms, the last, are built and painted like the first: only pictures and "
+            "free-standing furniture differ.",
+        ),
+    ] = 0,
 ) -> None:
     """Make procedural rooms seen by an RGB-D camera on a wheeled robot."""
     from ofvl_core.simulation import simulate as run
@@ -32,6 +40,7 @@ def simulate(
             test_sequences=test_sequences,
             frames=frames,
             motion_blur_ms=motion_blur_ms,
+            twins=twins,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     for scene in made:

@@ -29,11 +29,16 @@ class Light:
 
 @dataclass(frozen=True)
 class Room:
-    """A room of `length` x `width` x HEIGHT metres; the origin is the middle of its floor, z is up."""
+    """A room of `length` x `width` x HEIGHT metres; the origin is the middle of its floor, z is up.
+
+    The first `fixtures` of the facets are what it was built with: shell, doors, windows, what stands along
+    the walls. The others are free-standing furniture and pictures.
+    """
 
     length: float
     width: float
     facets: list[Facet]
+    fixtures: int
     lights: list[Light]
     free: FreeSpace
 
@@ -56,8 +61,11 @@ class Wall:
         )
 
 
-def build(rng: Random) -> Room:
-    """Draw a room of 5 to 6.5 by 4 to 5.2 metres."""
+def build(rng: Random, loose: Random | None = None) -> Room:
+    """Draw a room of 4.2 to 5.2 by 3.5 to 4.2 metres.
+
+    `loose`, by default `rng` itself, draws all that is no fixture: rooms that differ in it alone are twins.
+    """
     length, width = rng.uniform(4.2, 5.2), rng.uniform(3.5, 4.2)
     walls = [
         Wall(_placed(x * length / 2, y * width / 2, np.arctan2(-y, -x) - np.pi / 2), span, [])
@@ -73,10 +81,12 @@ def build(rng: Random) -> Room:
     footprints: list[Array] = []
     for wall in walls:
         _furnish_wall(rng, wall, (length, width), facets, footprints)
-    _furnish_middle(rng, (length, width), facets, footprints)
+    fixtures = len(facets)
+    loose = loose or rng
+    _furnish_middle(loose, (length, width), facets, footprints)
     for wall in walls:
-        _hang_pictures(rng, wall, facets)
-    return Room(length, width, facets, lights, FreeSpace(length, width, footprints))
+        _hang_pictures(loose, wall, facets)
+    return Room(length, width, facets, fixtures, lights, FreeSpace(length, width, footprints))
 
 
 def _placed(x: float, y: float, yaw: float) -> Array:

@@ -20,7 +20,7 @@ from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.simulation import room, writer
 from ofvl_core.simulation.rgbd import D435_COLOUR, RgbdCamera
 from ofvl_core.simulation.robot import BASE_FROM_OPTICAL, Motion
-from ofvl_core.simulation.seeding import CAMERA, LAYOUT, MOTION, ODOMETRY, stream
+from ofvl_core.simulation.seeding import CAMERA, LAYOUT, LOOSE, MOTION, ODOMETRY, stream
 from ofvl_core.simulation.trajectory import patrol
 from ofvl_core.simulation.world import Scenery, World
 
@@ -37,11 +37,25 @@ CHUNK = 10  # frames a worker renders in one go
 
 
 @dataclass(frozen=True)
-class Recording:
-    """Some frames of one sequence, to be rendered: for each its number and camera poses while exposed."""
+class Place:
+    """Which room: the `scene` of a `seed`, built and painted like the room `twin_of` if that is another."""
 
     seed: int
     scene: int
+    twin_of: int
+
+    def design(self) -> room.Room:
+        """The room's surfaces, lights and free space."""
+        is_twin = self.twin_of != self.scene
+        loose = stream(self.seed, self.scene, LOOSE) if is_twin else None
+        return room.build(stream(self.seed, self.twin_of, LAYOUT), loose)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Some frames of one sequence, to be rendered: for each its number and camera poses while exposed."""
+
+    place: Place
     sequence: int
     folder: Path
     camera: Camera
@@ -57,40 +71,45 @@ def simulate(
     test_sequences: int = 1,
     frames: int = 120,
     motion_blur_ms: float = 0.0,
+    twins: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     camera: Camera = D435_COLOUR,
 ) -> list[Path]:
     """Write `scenes` scenes in the 7-Scenes layout and return their folders, out/room_1 and on.
 
-    Each sequence has `frames` frames at FRAME_RATE; `motion_blur_ms` is how long the shutter is open.
+    Each sequence has `frames` frames at FRAME_RATE; `motion_blur_ms` is how long the shutter is open. The
+    last `twins` rooms are the first ones again, with other pictures and other free-standing furniture.
     `progress` is told (frames done, all frames). A seed gives the same files on the same machine whatever
-    the number of worker processes (all cores without `workers`), and scene n the same for any `scenes`.
-    Nothing appears in `out` before everything is complete. Raises ConfigError for numbers that make no
-    sense and DataError where a scene's folder already holds something.
+    the number of worker processes (all cores without `workers`), and scene n, unless it is a twin, the same
+    for any `scenes`. Nothing appears in `out` before everything is complete. Raises ConfigError for numbers
+    that make no sense and DataError where a scene's folder already holds something.
     """
-    _check(scenes, seed, train_sequences, test_sequences, frames, motion_blur_ms, workers)
+    _check(scenes, seed, train_sequences, test_sequences, frames, motion_blur_ms, twins, workers)
     targets = [Path(out) / f"room_{number + 1}" for number in range(scenes)]
     for target in targets:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise DataError(f"{target} exists and is not empty: remove it or simulate into another folder")
+    originals = range(scenes - twins)
+    places = [
+        Place(seed, scene, scene if scene in originals else scene - len(originals)) for scene in range(scenes)
+    ]
     Path(out).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".simulating-") as partial, _pool(workers) as pool:
         folders = [Path(partial) / target.name for target in targets]
         plans = [
-            pool.submit(plan_drives, seed, scene, train_sequences + test_sequences, frames)
-            for scene in range(scenes)
+            pool.submit(plan_drives, place, train_sequences + test_sequences, frames) for place in places
         ]
         renderings = []
-        for scene, (folder, plan) in enumerate(zip(folders, plans, strict=True)):
+        for place, folder, plan in zip(places, folders, plans, strict=True):
             folder.mkdir()
             writer.write_scene(folder, camera, train_sequences, test_sequences)
             for sequence, motion in enumerate(plan.result()):
                 at = writer.sequence_folder(folder, sequence + 1)
                 at.mkdir()
-                _write_tables(at, motion, frames, stream(seed, scene, ODOMETRY, sequence))
+                _write_tables(at, motion, frames, stream(seed, place.scene, ODOMETRY, sequence))
                 for exposures in _chunks(motion, frames, motion_blur_ms / 1000):
-                    recording = Recording(seed, scene, sequence, at, camera, exposures)
+                    recording = Recording(place, sequence, at, camera, exposures)
                     renderings.append(pool.submit(render, recording))
         total, done = scenes * (train_sequences + test_sequences) * frames, 0
         for rendering in as_completed(renderings):
@@ -102,9 +121,9 @@ def simulate(
     return targets
 
 
-def plan_drives(seed: int, scene: int, sequences: int, frames: int) -> list[Motion]:
+def plan_drives(place: Place, sequences: int, frames: int) -> list[Motion]:
     """The drives of a scene: one route, another path each time."""
-    free = room.build(stream(seed, scene, LAYOUT)).free
+    free, seed, scene = place.design().free, place.seed, place.scene
     clockwise = bool(stream(seed, scene, MOTION).integers(2))
     duration = (frames - 1) / FRAME_RATE + 2 * LEAD
     return [
@@ -121,20 +140,22 @@ def plan_drives(seed: int, scene: int, sequences: int, frames: int) -> list[Moti
 
 def render(recording: Recording) -> int:
     """Render and write a recording's frames; returns how many."""
-    world, scenery = _scene(recording.seed, recording.scene)
+    place = recording.place
+    world, scenery = _scene(place)
     sensor = RgbdCamera(recording.camera)
     for frame, exposure in recording.exposures.items():
-        rng = stream(recording.seed, recording.scene, CAMERA, recording.sequence, frame)
+        rng = stream(place.seed, place.scene, CAMERA, recording.sequence, frame)
         colour, depth = sensor.capture(world, scenery, exposure, rng)
         writer.write_frame(recording.folder, frame, colour, depth, exposure[len(exposure) // 2])
     return len(recording.exposures)
 
 
 @lru_cache(maxsize=1)
-def _scene(seed: int, scene: int) -> tuple[World, Scenery]:
-    design = room.build(stream(seed, scene, LAYOUT))
+def _scene(place: Place) -> tuple[World, Scenery]:
+    design = place.design()
     world = World(design.facets)
-    return world, Scenery(world, design.facets, design.lights, seed, scene)
+    painted_as = [place.twin_of] * design.fixtures
+    return world, Scenery(world, design.facets, design.lights, place.seed, place.scene, painted_as)
 
 
 def frame_times(motion: Motion, frames: int) -> list[float]:
@@ -180,13 +201,22 @@ def _start_worker() -> None:
 
 
 def _check(
-    scenes: int, seed: int, train: int, test: int, frames: int, motion_blur_ms: float, workers: int | None
+    scenes: int,
+    seed: int,
+    train: int,
+    test: int,
+    frames: int,
+    motion_blur_ms: float,
+    twins: int,
+    workers: int | None,
 ) -> None:
     counts = {"scenes": scenes, "train sequences": train, "test sequences": test, "frames": frames}
     counts["workers"] = 1 if workers is None else workers
     for name, count in counts.items():
         if count < 1:
             raise ConfigError(f"the number of {name} is {count}: give at least 1")
+    if not 0 <= twins <= scenes / 2:
+        raise ConfigError(f"{twins} of {scenes} rooms cannot be twins of others: give at most half of them")
     if seed < 0:
         raise ConfigError(f"the seed is {seed}: give 0 or a positive number")
     if not 0 <= motion_blur_ms <= MAX_SHUTTER_MS:

@@ -55,15 +55,27 @@ class Scenery:
     """What the surfaces of a world look like: painted, lit, and ready to be sampled."""
 
     def __init__(
-        self, world: World, facets: Sequence[Facet], lights: Sequence[Light], seed: int, scene: int
+        self,
+        world: World,
+        facets: Sequence[Facet],
+        lights: Sequence[Light],
+        seed: int,
+        scene: int,
+        painted_as: Sequence[int] = (),
     ) -> None:
-        """`seed` and `scene` choose the random streams: the same two paint the same pictures."""
+        """`seed` and `scene` choose the random streams: the same two paint the same pictures.
+
+        The first facets are painted as in the scenes that `painted_as` names, one for each.
+        """
 
         def distances(origins: Array32, directions: Array32) -> Array32:
             return world.cast(origins, directions).distance
 
         light = lighting.bake(facets, lights, distances, stream(seed, scene, LIGHT))
-        pictures = [_paint(facet, light[i], stream(seed, scene, PAINT, i)) for i, facet in enumerate(facets)]
+        looks = [*painted_as, *[scene] * (len(facets) - len(painted_as))]
+        pictures = [
+            _paint(facet, light[i], stream(seed, looks[i], PAINT, i)) for i, facet in enumerate(facets)
+        ]
         self._atlas = Atlas(pictures)
         self._facet_of_triangle = world.facet_of_triangle
         of_triangle = [facets[i] for i in world.facet_of_triangle]
