@@ -5,14 +5,22 @@ Pixel convention: OpenCV's and ROS's, a pixel's centre has integer coordinates, 
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
+from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from ofvl_core.errors import ConfigError
 
 Array = NDArray[np.float64]
+
+UNDISTORTION = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 500, 1e-6)
+"""Steps and pixels at which undoing a distortion ends: OpenCV's five steps are centimetres off at the rim."""
+
+UNDISTORTED_PIXELS = 0.01
+"""A ray that projects this close to its pixel is that pixel's."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +66,42 @@ class Camera:
             cy=(self.cy + 0.5) * sy - 0.5,
         )
 
+    @property
+    def focal(self) -> float:
+        """Mean focal length, pixels: what turns an error on the plane z = 1 into pixels."""
+        return (self.fx + self.fy) / 2
+
+    @cached_property
+    def field_radius(self) -> float:
+        """Distance from the optical axis, on the plane z = 1, up to which the lens model is one to one.
+
+        Beyond the first turning point or pole of its radial polynomials, which were fitted to what the image
+        shows, a pixel stands for no ray at all. Infinite without such a point.
+        """
+        k1, k2, _, _, k3, k4, k5, k6 = (*self.distortion, *[0.0] * 8)[:8]
+        squared = Polynomial([0.0, 1.0])  # of the radius r; the lens shows it at r * above(r^2) / below(r^2)
+        above, below = Polynomial([1.0, k1, k2, k3]), Polynomial([1.0, k4, k5, k6])
+        slope = above * below + 2 * squared * (above.deriv() * below - above * below.deriv())
+        roots = np.concatenate([slope.trim().roots(), below.trim().roots()])
+        turns = roots.real[(np.abs(roots.imag) < 1e-9) & (roots.real > 0)]
+        return float(np.sqrt(turns.min())) if len(turns) else np.inf
+
     def rays(self, pixels: Array) -> Array:
-        """Viewing rays (N, 3) with z = 1, in the optical frame, of pixels (N, 2). Undoes the distortion."""
+        """Viewing rays (N, 3) with z = 1, in the optical frame, of pixels (N, 2). Undoes the distortion.
+
+        NaN where no ray leads to a pixel: outside `field_radius`.
+        """
         pixels = np.asarray(pixels, float)
-        if any(self.distortion):
-            normalised = cv2.undistortPoints(pixels[:, None], self.matrix, np.array(self.distortion))[:, 0]
-        else:
-            normalised = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
-        return np.concatenate([normalised, np.ones((len(pixels), 1))], axis=1)
+        if not any(self.distortion) or not len(pixels):
+            return np.column_stack([(pixels - (self.cx, self.cy)) / (self.fx, self.fy), np.ones(len(pixels))])
+        unturned = np.eye(3)
+        normalised = cv2.undistortPointsIter(
+            pixels[:, None], self.matrix, np.array(self.distortion), unturned, unturned, UNDISTORTION
+        )[:, 0]
+        rays = np.column_stack([np.asarray(normalised, float), np.ones(len(pixels))])
+        reached = np.abs(self.project(rays) - pixels).max(axis=1) < UNDISTORTED_PIXELS
+        rays[~reached | (np.hypot(rays[:, 0], rays[:, 1]) > self.field_radius)] = np.nan
+        return rays
 
     def project(self, points_in_camera: Array) -> Array:
         """Pixels (N, 2) of points (N, 3) in the optical frame, distorted as the real image is."""

@@ -18,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ofvl_core import __version__, deployment
+from ofvl_core.calibration import UNCALIBRATED, Calibration
 from ofvl_core.camera import Camera
 from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, OfvlError
@@ -54,7 +55,8 @@ class TrainingRecord(_Record):
     """One training, of all scenes jointly or of one added later, and how far it went.
 
     `history` holds [iteration, loss of each of `scenes`], `sharing` [iteration, score of each scored layer
-    from input to output]; `gradient_state` is what combining gradients continues from (Eq. 7).
+    from input to output]; `gradient_state` is what combining gradients continues from (Eq. 7);
+    `calibration` is of frames that it did not see, None when it saw all.
     """
 
     scenes: list[str]
@@ -65,6 +67,7 @@ class TrainingRecord(_Record):
     gradient_state: list[float] = []
     history: list[list[float]] = []
     sharing: list[list[float]] = []
+    calibration: Calibration | None = None
 
 
 class Manifest(_Record):
@@ -96,6 +99,13 @@ class Manifest(_Record):
         known = ", ".join(record.name for record in self.scenes)
         raise CheckpointError(f"unknown scene '{name}'; the checkpoint has: {known}")
 
+    def calibration(self, scene: str) -> Calibration:
+        """That of the latest training of a scene that has one; `UNCALIBRATED` where none has."""
+        for training in reversed(self.trainings):
+            if scene in training.scenes and training.calibration is not None:
+                return training.calibration
+        return UNCALIBRATED
+
 
 def require_empty(out: Path, remedy: str = "add --resume to continue it, or choose another --out") -> None:
     """Raises CheckpointError when `out` already holds something."""
@@ -114,10 +124,15 @@ def save_checkpoint(
             "optimizer": None if optimizer is None else _write_tensors(folder, "optimizer", optimizer),
         }
     )
-    write_text(folder / MANIFEST, written.model_dump_json(indent=2) + "\n")
+    save_manifest(folder, written)
     for file in folder.glob("*.safetensors"):
         if file.name not in (written.weights, written.optimizer):
             file.unlink()
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest of the checkpoint in `folder`, whose tensor files it names."""
+    write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
 def save_deployment(path: Path, manifest: Manifest, model: OFVLMS, half: bool = False) -> None:

@@ -28,8 +28,8 @@ def place(model: nn.Module, device: torch.device) -> None:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is faster than float32: on most GPUs, and on CPUs with instructions for it."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+    """Whether bfloat16 is faster than float32: on GPUs and CPUs with instructions for it."""
+    if device.type == "cuda":  # older ones compute it too, in float32; torch calls that supported
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ofvl_core.calibration import WITHIN_95
+from ofvl_core.covariance import normalised_error_squared
 from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.geometry import Array, pose_error
 from ofvl_core.localizer import Localizer
@@ -31,7 +33,8 @@ THRESHOLDS = ((0.02, 2.0), (0.10, 5.0), (0.25, 2.0), (0.50, 5.0), (5.0, 10.0))
 class Result:
     """One query: its true pose and the estimate, or None and the reason. Poses are of one direction.
 
-    `image` and `seconds` are None where only the poses are known.
+    `image` and `seconds` are None where only the poses are known, `normalised_error` (squared: NEES) where
+    there is no covariance.
     """
 
     frame: str
@@ -40,6 +43,7 @@ class Result:
     estimated: Array | None
     seconds: float | None
     reason: str | None = None
+    normalised_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class SceneEvaluation:
     def summary(self, thresholds: Sequence[tuple[float, float]] = THRESHOLDS) -> dict[str, Any]:
         """The scene's row of a results file. A median that falls on a failure is None.
 
+        `nees_within_95` is the share of poses with a normalised error squared that 95 % of honest covariances
+        bound, None where there are none; a frame without a pose claims nothing and is left out of it.
         The share within 5 cm and 5 degrees is there whatever the other `thresholds` (metres, degrees) are.
         """
         median_m, median_deg = np.median(self.errors, axis=0)
@@ -79,6 +85,9 @@ class SceneEvaluation:
         ]
         p50, p95 = np.percentile(milliseconds, (50, 95)) if milliseconds else (np.inf, np.inf)
         failures = int(np.isinf(self.errors[:, 0]).sum())
+        normalised = [
+            result.normalised_error for result in self.results if result.normalised_error is not None
+        ]
         return {
             "scene": self.scene,
             "frames": len(self.results),
@@ -90,6 +99,7 @@ class SceneEvaluation:
                 threshold_key(metres, degrees): self.within(metres, degrees)
                 for metres, degrees in sorted({(STRICT_M, STRICT_DEG), *thresholds})
             },
+            "nees_within_95": float(np.mean(np.array(normalised) <= WITHIN_95)) if normalised else None,
             "latency_ms_p50": _finite(p50),
             "latency_ms_p95": _finite(p95),
             "nearest_view_m": _finite(nearest_m),
@@ -108,9 +118,11 @@ def evaluate_scene(
         found = localizer.localize(image, scene.camera, scene.name)
         seconds = time.perf_counter() - start
         on_frame()
-        return Result(
-            frame.name, frame.color, frame.world_from_camera, found.world_from_camera, seconds, found.reason
-        )
+        true, estimated = frame.world_from_camera, found.world_from_camera
+        normalised = None
+        if estimated is not None and found.covariance is not None:
+            normalised = normalised_error_squared(estimated, found.covariance, true)
+        return Result(frame.name, frame.color, true, estimated, seconds, found.reason, normalised)
 
     results = [query(frame) for frame in scene.frames(split)]
     return SceneEvaluation(scene.name, results, training_poses(scene))

@@ -1,5 +1,6 @@
 """From one image to a pose, in the scene asked for: what the node and the command line both call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,64 +8,194 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.camera import Camera
 from ofvl_core.checkpoint import load_manifest, load_model
-from ofvl_core.device import choose_device
+from ofvl_core.correspondences import Correspondences
+from ofvl_core.covariance import pose_covariance
+from ofvl_core.device import choose_device, place
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
+from ofvl_core.inference import Inference
 from ofvl_core.pose import PoseOptions, estimate_pose
-from ofvl_core.resize import input_camera, normalise, resize
+from ofvl_core.resize import InputView, input_view
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What the network said of one image, one row a network cell: N = rows * columns, row by row.
+
+    `pixels` (N, 2) are those of the image that was given: its full resolution, distorted as it is.
+    `scene_coordinates` (N, 3), metres, are in the scene's frame and `uncertainties` (N,), metres, their
+    predicted standard deviation along each axis. `inliers` (N,) agree with the pose.
+    """
+
+    pixels: Array
+    scene_coordinates: Array
+    uncertainties: Array
+    inliers: NDArray[np.bool_]
+    columns: int
 
 
 @dataclass(frozen=True)
 class Localization:
-    """`world_from_camera` (4, 4) of the optical frame, or None and the `reason`.
+    """`world_from_camera` (4, 4) of the optical frame in `scene`, or None and the `reason`.
 
-    `inliers` of `cells` network cells agree with the pose.
+    `covariance` (6, 6) is the pose's, calibrated, in the convention of `ofvl_core.covariance`; None without
+    a pose. `uncertainty` is the median predicted uncertainty of the inliers, metres; infinite without a pose.
     """
 
+    scene: str
     world_from_camera: Array | None
-    inliers: int
-    cells: int
+    covariance: Array | None
+    uncertainty: float
     reason: str | None
+    cells: Cells
+
+    @property
+    def inlier_count(self) -> int:
+        """How many cells agree with the pose."""
+        return int(self.cells.inliers.sum())
+
+    @property
+    def inlier_share(self) -> float:
+        """Their share of all cells."""
+        return float(self.cells.inliers.mean())
 
 
 class Localizer:
-    """A loaded checkpoint. `scenes` lists the scenes it knows."""
+    """A loaded checkpoint, for one thread at a time.
+
+    `scenes` lists the scenes it knows. `note` is what a user should be told of the `device` that it runs on,
+    None when all is as asked for.
+    """
 
     def __init__(self, checkpoint: Path, device: str = "auto", options: PoseOptions = PoseOptions()):
-        """Load a checkpoint folder or a deployment file.
+        """Load a checkpoint folder or a deployment file into memory; the device takes it with `acquire`.
 
-        `device` is 'cpu', 'cuda' or, for CUDA where there is one, 'auto'. Raises CheckpointError when the
-        checkpoint is missing, damaged or none; ConfigError when CUDA is asked for and absent.
+        `device` is 'cpu', 'cuda' or, for CUDA where there is one and its memory suffices, 'auto'. Raises
+        CheckpointError when the checkpoint is missing, damaged or none; ConfigError when CUDA is asked for
+        and absent.
         """
         self.device = choose_device(device)
+        self.note: str | None = None
         self.manifest = load_manifest(Path(checkpoint))
-        self.model = load_model(Path(checkpoint), self.manifest, self.device)
+        self.model = load_model(Path(checkpoint), self.manifest, torch.device("cpu"))
         self.scenes = [scene.name for scene in self.manifest.scenes]
         self.options = options
+        self._may_use_cpu = device == "auto"
+        self._inference: Inference | None = None
 
-    @torch.inference_mode()
-    def localize(self, image_rgb: NDArray[np.uint8], camera: Camera, scene: str) -> Localization:
+    def acquire(self) -> None:
+        """Put the network on its device, where it is not; the first image would otherwise do so.
+
+        Raises ConfigError when a GPU that was insisted on is out of memory.
+        """
+        if self._inference is not None:
+            return
+        try:
+            place(self.model, self.device)
+        except torch.OutOfMemoryError:
+            self._turn_to_cpu()
+            place(self.model, self.device)
+        self._inference = Inference(self.model, self.device)
+
+    def release(self) -> None:
+        """Give the device's memory back. The network stays in that of the computer."""
+        self._inference = None
+        place(self.model, torch.device("cpu"))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def memory_mib(self) -> int:
+        """Memory of the GPU that this process holds, in MiB; 0 on the CPU."""
+        return torch.cuda.memory_reserved(self.device) >> 20 if self.device.type == "cuda" else 0
+
+    def localize(
+        self,
+        image_rgb: NDArray[np.uint8],
+        camera: Camera,
+        scene: str,
+        depth: NDArray[np.float32] | None = None,
+    ) -> Localization:
         """Pose of an image (H, W, 3) taken with `camera`, in `scene`.
 
-        Raises CheckpointError for an unknown scene, ConfigError when image and camera differ in size.
+        `depth`, metres along the optical axis, is aligned to the image: of the same view, at any resolution;
+        NaN, infinite or not positive where it is unknown. It makes the pose several times more accurate.
+
+        Raises CheckpointError for an unknown scene, ConfigError when image, camera and depth do not fit one
+        another and when a GPU that was insisted on is out of memory.
         """
-        record = self.manifest.scene(scene)
+        return self.localize_in_each(image_rgb, camera, [scene], depth)[0]
+
+    def localize_in_each(
+        self,
+        image_rgb: NDArray[np.uint8],
+        camera: Camera,
+        scenes: Sequence[str],
+        depth: NDArray[np.float32] | None = None,
+    ) -> list[Localization]:
+        """What `localize` says of one image in each of several `scenes`, in their order."""
+        records = [self.manifest.scene(scene) for scene in scenes]
         height, width = image_rgb.shape[:2]
         if (width, height) != (camera.width, camera.height):
             raise ConfigError(
                 f"image is {width}x{height} but its camera_info says {camera.width}x{camera.height}; "
                 "use the camera_info of this image stream"
             )
+        if depth is not None and abs(width * depth.shape[0] - height * depth.shape[1]) >= max(width, height):
+            raise ConfigError(
+                f"depth is {depth.shape[1]}x{depth.shape[0]}, which is not the shape of a {width}x{height} "
+                "image; use the depth that the driver aligns to the colour image"
+            )
         stride = self.model.architecture.stride
-        small = input_camera(camera, record.input_focal, stride)
-        pixels = cell_pixels(small.width, small.height, stride)
-        image = torch.from_numpy(resize(image_rgb, small)).to(self.device).permute(2, 0, 1)[None]
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            prediction = self.model(normalise(image), scene)
-        coordinates = prediction.coordinates[0].flatten(1).T.cpu().double().numpy()
-        uncertainties = prediction.log_uncertainty.flatten().exp().cpu().double().numpy()
-        estimate = estimate_pose(pixels, coordinates, uncertainties, small, self.options)
-        inliers = int(estimate.inliers.sum())
-        return Localization(estimate.world_from_camera, inliers, len(pixels), estimate.reason)
+        views = [input_view(camera, record.input_focal, stride) for record in records]
+        try:
+            predictions = self._predict(image_rgb, scenes, views)
+        except torch.OutOfMemoryError:
+            self._turn_to_cpu()
+            predictions = self._predict(image_rgb, scenes, views)
+        return [
+            self._solve(scene, view, *prediction, None if depth is None else view.sampled(depth))
+            for scene, view, prediction in zip(scenes, views, predictions, strict=True)
+        ]
+
+    def warm_up(self, camera: Camera, scene: str) -> None:
+        """Make the first image as fast as the next. Raises what `localize` does."""
+        self.localize(np.full((camera.height, camera.width, 3), 128, np.uint8), camera, scene)
+
+    def _turn_to_cpu(self) -> None:
+        self.release()
+        if not self._may_use_cpu:
+            raise ConfigError(
+                "CUDA is out of memory; end what else uses the GPU, or choose device 'cpu' or 'auto'"
+            )
+        self.device, self.note = torch.device("cpu"), "CUDA is out of memory: running on the CPU"
+
+    def _predict(
+        self, image_rgb: NDArray[np.uint8], scenes: Sequence[str], views: Sequence[InputView]
+    ) -> list[tuple[Array, Array]]:
+        """Scene coordinates and uncertainties in each scene; scenes of one size share the resized image."""
+        self.acquire()
+        assert self._inference is not None
+        predictions, there = [], None
+        for scene, view in zip(scenes, views, strict=True):
+            if view.camera != there:
+                self._inference.put(image_rgb, view.camera)
+                there = view.camera
+            predictions.append(self._inference.predict(scene))
+        return predictions
+
+    def _solve(
+        self, scene: str, view: InputView, points: Array, uncertainties: Array, depths: Array | None
+    ) -> Localization:
+        seen = Correspondences(view.rays, points, uncertainties, depths)
+        estimate = estimate_pose(seen, view.camera.focal, self.options)
+        cells = Cells(view.pixels, points, uncertainties, estimate.inliers, view.columns)
+        if estimate.world_from_camera is None:
+            return Localization(scene, None, None, np.inf, estimate.reason, cells)
+        covariance = pose_covariance(estimate.world_from_camera, seen, estimate.inliers)
+        inflation = self.manifest.calibration(scene).inflation
+        uncertainty = float(np.median(uncertainties[estimate.inliers]))
+        return Localization(
+            scene, estimate.world_from_camera, inflation * covariance, uncertainty, None, cells
+        )

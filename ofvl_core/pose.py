@@ -1,4 +1,9 @@
-"""Camera pose from 2D-3D correspondences (paper Sec. 3.4): RANSAC PnP, then a weighted refinement."""
+"""Camera pose from what every cell is said to see (paper Sec. 3.4): RANSAC, then a weighted refinement.
+
+A correspondence is a viewing ray and a point of the scene. From rays alone RANSAC solves PnP; where a depth
+camera measured how far along its ray a cell sees, it aligns points with points (`alignment`), and the
+refinement uses both kinds of errors.
+"""
 
 from dataclasses import dataclass
 
@@ -6,8 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ofvl_core.camera import Camera
-from ofvl_core.geometry import Array, apply, invert, transform_from_rotation_vector
+from ofvl_core.alignment import align
+from ofvl_core.correspondences import Correspondences
+from ofvl_core.geometry import Array, invert
 
 
 @dataclass(frozen=True)
@@ -36,42 +42,37 @@ class PoseEstimate:
     reason: str | None = None
 
 
-def estimate_pose(
-    pixels: Array,
-    scene_coordinates: Array,
-    uncertainties: Array,
-    camera: Camera,
-    options: PoseOptions = PoseOptions(),
-) -> PoseEstimate:
-    """Pose of the camera that sees `scene_coordinates` (N, 3), metres, at `pixels` (N, 2).
+def estimate_pose(cells: Correspondences, focal: float, options: PoseOptions = PoseOptions()) -> PoseEstimate:
+    """Pose of the camera that sees `cells`.
 
-    `uncertainties` (N,), metres, choose which correspondences enter and weigh them in the refinement.
-    Never raises for bad correspondences: the estimate says why there is no pose.
+    Their uncertainties choose which of them enter and weigh them in the refinement; `focal`, pixels, measures
+    reprojection errors. Depths go unused where they are too few or no pose explains them. Never raises for
+    bad correspondences: the estimate says why there is no pose.
     """
-    total = len(pixels)
+    total = len(cells.points)
 
     def failed(reason: str) -> PoseEstimate:
         return PoseEstimate(None, np.zeros(total, bool), reason)
 
-    usable = np.flatnonzero(
-        np.isfinite(scene_coordinates).all(axis=1) & np.isfinite(pixels).all(axis=1) & (uncertainties > 0)
-    )
+    sound = np.isfinite(cells.points).all(axis=1) & np.isfinite(cells.rays).all(axis=1)
+    usable = np.flatnonzero(sound & (cells.uncertainties > 0))
     kept = int(np.ceil(options.kept_share * len(usable)))
     if kept < options.min_inliers:
         return failed(f"{len(usable)} usable correspondences, at least {options.min_inliers} are needed")
-    usable = usable[np.argpartition(uncertainties[usable], kept - 1)[:kept]]
-    points = np.ascontiguousarray(scene_coordinates[usable], np.float64)
-    if _is_degenerate(points):
+    usable = usable[np.argpartition(cells.uncertainties[usable], kept - 1)[:kept]]
+    cells = cells.chosen(usable)
+    if _is_degenerate(cells.points):
         return failed("the scene coordinates lie on a line or in a point")
-
-    rays = camera.rays(pixels[usable])
-    focal = (camera.fx + camera.fy) / 2  # distortion is undone: one focal length measures all residuals
-    camera_from_world = _ransac(rays[:, :2] * focal, points, focal, options)
+    camera_from_world = None
+    if cells.depths is not None:
+        camera_from_world = _align(cells, focal, options)
+    if camera_from_world is None:
+        cells = cells._replace(depths=None)
+        camera_from_world = _ransac(cells, focal, options)
     if camera_from_world is None:
         return failed("RANSAC found no pose")
-    weights = 1.0 / uncertainties[usable]
-    camera_from_world = _refine(camera_from_world, rays[:, :2], points, weights, options, focal)
-    agree = _reprojection_errors(camera_from_world, rays[:, :2], points) * focal < options.inlier_pixels
+    camera_from_world = _refine(camera_from_world, cells, focal, options)
+    agree = _reprojection_errors(camera_from_world, cells) * focal < options.inlier_pixels
     if agree.sum() < options.min_inliers:
         return failed(f"{agree.sum()} cells agree with the pose, at least {options.min_inliers} must")
     inliers = np.zeros(total, bool)
@@ -80,11 +81,21 @@ def estimate_pose(
 
 
 def _is_degenerate(points: Array) -> bool:
-    spread = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
-    return bool(spread[1] < 1e-3 * max(spread[0], 1e-9))
+    centred = points - points.mean(axis=0)
+    _, middle, largest = np.sqrt(np.linalg.eigvalsh(centred.T @ centred).clip(0))
+    return bool(middle < 1e-3 * max(largest, 1e-9))
 
 
-def _ransac(pixels: Array, points: Array, focal: float, options: PoseOptions) -> Array | None:
+def _align(cells: Correspondences, focal: float, options: PoseOptions) -> Array | None:
+    """A pose from the cells whose depth is known; None when they are too few or none explains them."""
+    assert cells.depths is not None
+    known = cells.chosen(np.isfinite(cells.depths))
+    assert known.depths is not None
+    tolerances = options.inlier_pixels / focal * known.depths
+    return align(known.points, known.measured(), tolerances, options.min_inliers)
+
+
+def _ransac(cells: Correspondences, focal: float, options: PoseOptions) -> Array | None:
     """USAC with an MSAC score and inner local optimisation: bounded, and steady down to 20 % inliers."""
     usac = cv2.UsacParams()
     usac.sampler = cv2.SAMPLING_UNIFORM
@@ -98,70 +109,63 @@ def _ransac(pixels: Array, points: Array, focal: float, options: PoseOptions) ->
     usac.randomGeneratorState = 0
     matrix = np.diag([focal, focal, 1.0])
     try:
-        found, _, rotation, translation, _ = cv2.solvePnPRansac(points, pixels, matrix, None, params=usac)
+        found, _, rotation, translation, _ = cv2.solvePnPRansac(
+            cells.points, cells.rays * focal, matrix, None, params=usac
+        )
     except cv2.error:
         return None
     if not found or not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
         return None
-    return transform_from_rotation_vector(rotation, translation)
+    return _transform(np.asarray(rotation, float), np.asarray(translation, float))
 
 
-def _reprojection_errors(camera_from_world: Array, rays: Array, points: Array) -> Array:
+def _reprojection_errors(camera_from_world: Array, cells: Correspondences) -> Array:
     """Distances (N,) on the normalised image plane; infinite behind the camera."""
-    seen = apply(camera_from_world, points)
+    seen = cells.seen(camera_from_world)
     in_front = seen[:, 2] > 1e-6
     depth = np.where(in_front, seen[:, 2], 1.0)
-    errors = np.linalg.norm(seen[:, :2] / depth[:, None] - rays, axis=1)
+    errors = np.linalg.norm(seen[:, :2] / depth[:, None] - cells.rays, axis=1)
     return np.where(in_front, errors, np.inf)
 
 
-def _refine(
-    camera_from_world: Array, rays: Array, points: Array, weights: Array, options: PoseOptions, focal: float
-) -> Array:
-    """Gauss-Newton on the reprojection errors of the points near agreement, weighted by certainty.
+def _refine(camera_from_world: Array, cells: Correspondences, focal: float, options: PoseOptions) -> Array:
+    """Gauss-Newton on the errors of the cells near agreement, each in units of its standard deviation.
 
-    An error on the image plane is a metric error over its depth, so it is whitened by depth / uncertainty.
-    A Cauchy cost, whose scale is the median, keeps the worst of the points from pulling. A step that does
-    not lower the cost ends the refinement and is not taken.
+    A Cauchy cost, whose scale is the median, keeps the worst of them from pulling; a tighter choice would
+    prefer those that RANSAC's pose was made of. A step that does not lower the cost ends the refinement and
+    is not taken.
     """
-    near = _reprojection_errors(camera_from_world, rays, points) < 2 * options.inlier_pixels / focal
+    near = _reprojection_errors(camera_from_world, cells) < 4 * options.inlier_pixels / focal
     if near.sum() < options.min_inliers:
         return camera_from_world
-    rays, points, weights = rays[near], points[near], weights[near]
+    cells = cells.chosen(near)
+    precisions = cells.precisions()
     best, best_cost, scale = camera_from_world, np.inf, 0.0
     for _ in range(options.refinements + 1):
-        x, y, z = apply(camera_from_world, points).T
-        if (z < 1e-6).any():
+        seen = cells.seen(camera_from_world)
+        if (seen[:, 2] < 1e-6).any():
             break
-        residuals = np.stack([x / z, y / z], axis=1) - rays
-        whitened = np.linalg.norm(residuals, axis=1) * z * weights
-        scale = scale or max(float(np.median(whitened)), 1e-12)
-        squared = (whitened / scale) ** 2
-        cost = np.log1p(squared).sum()
+        errors = cells.errors(seen)
+        squared = (precisions * errors**2).sum(axis=0)
+        scale = scale or max(float(np.median(squared)), 1e-24)
+        cost = np.log1p(squared / scale).sum()
         if cost >= best_cost:
             break
         best, best_cost = camera_from_world, cost
-        weight = (z * weights) ** 2 / (1 + squared)
-        jacobian = _jacobian(x, y, z)
-        weighted = jacobian * weight[:, None, None]
-        normal = np.tensordot(weighted, jacobian, axes=([0, 1], [0, 1]))
-        gradient = np.tensordot(weighted, residuals, axes=([0, 1], [0, 1]))
+        weighted = (precisions / (1 + squared / scale)).ravel()
+        jacobian = cells.jacobian(seen).reshape(-1, 6)
+        pulled = jacobian.T * weighted
         try:
-            step = -np.linalg.solve(normal, gradient)
+            step = -np.linalg.solve(pulled @ jacobian, pulled @ errors.ravel())
         except np.linalg.LinAlgError:
             break
-        camera_from_world = transform_from_rotation_vector(step[3:], step[:3]) @ camera_from_world
+        camera_from_world = _transform(step[3:], step[:3]) @ camera_from_world
     return best
 
 
-def _jacobian(x: Array, y: Array, z: Array) -> Array:
-    """d(x/z, y/z) / d(translation, rotation) (N, 2, 6), for a step applied on the camera's side."""
-    zero = np.zeros_like(z)
-    u, v = x / z, y / z
-    return np.stack(
-        [
-            np.stack([1 / z, zero, -u / z, -u * v, 1 + u * u, -v], axis=-1),
-            np.stack([zero, 1 / z, -v / z, -(1 + v * v), u * v, u], axis=-1),
-        ],
-        axis=1,
-    )
+def _transform(rotation_vector: Array, translation: Array) -> Array:
+    """As `geometry.transform_from_rotation_vector`, at a tenth of its time."""
+    result = np.eye(4)
+    result[:3, :3] = cv2.Rodrigues(rotation_vector)[0]
+    result[:3, 3] = translation.ravel()
+    return result

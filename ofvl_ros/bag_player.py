@@ -21,17 +21,17 @@ from rosgraph_msgs.msg import Clock
 
 from ofvl_core.errors import ConfigError, DataError
 from ofvl_ros import process
-from ofvl_ros.parameters import Spec, declare
+from ofvl_ros.parameters import NOT_NEGATIVE, POSITIVE, Rule, Spec, declare, values
 
 NAME = "bag_player"
 
 PARAMETERS = {
-    "bag": Spec("", "folder, .mcap or .db3 file of a ROS 2 bag (required)"),
-    "rate": Spec(1.0, "speed; 2.0 plays twice as fast as recorded"),
+    "bag": Spec("", "folder, .mcap or .db3 file of a ROS 2 bag (required)", Rule("a recording", bool)),
+    "rate": Spec(1.0, "speed; 2.0 plays twice as fast as recorded", POSITIVE),
     "loop": Spec(False, "start again at the end, for ever"),
-    "clock_frequency": Spec(100.0, "Hz, of the wall, at which /clock is published"),
+    "clock_frequency": Spec(100.0, "Hz, of the wall, at which /clock is published", POSITIVE),
     "wait_for_subscriber": Spec("", "recorded topic that must have a subscriber before playing starts"),
-    "start_delay": Spec(1.0, "seconds between announcing the topics and the first message"),
+    "start_delay": Spec(1.0, "seconds between announcing the topics and the first message", NOT_NEGATIVE),
 }
 
 LATCHED_DEPTH = 100
@@ -54,7 +54,8 @@ class BagPlayer(Node):
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
         try:
-            self._start(**declare(self, PARAMETERS))
+            declare(self, PARAMETERS, fixed=True)
+            self._start(**values(self, PARAMETERS))
         except BaseException:
             super().destroy_node()
             raise
@@ -74,10 +75,6 @@ class BagPlayer(Node):
         wait_for_subscriber: str,
         start_delay: float,
     ) -> None:
-        if not bag:
-            raise ConfigError("no bag is given: set the parameter 'bag' to a recording")
-        if rate <= 0 or clock_frequency <= 0:
-            raise ConfigError("rate and clock_frequency must be positive: correct the parameters")
         self._bag, self._rate, self._loop, self._start_delay = Path(bag), rate, loop, start_delay
         self._clock_period = 1 / clock_frequency
         self._clock_publisher = self.create_publisher(

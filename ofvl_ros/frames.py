@@ -1,28 +1,36 @@
-"""Which tf frame the map is attached to.
+"""Which tf frame the map is attached to, and the transform that says so.
 
 A frame has one parent, and the frames above a camera belong to others: odometry, a robot description, the
-camera driver. So the map goes above the root of the camera's own tree, whatever that is: odom on a robot
-with odometry, camera_link for a camera alone, the optical frame itself only when nothing parents it.
+camera driver. On a robot with odometry the map goes above odom (REP-105); without, above the root of the
+camera's own tree, whatever that is: base_link or camera_link, the optical frame itself only when nothing
+parents it.
 """
 
+import threading
 import time
+from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import yaml
 from builtin_interfaces.msg import Time as TimeMessage
 from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
+from rclpy.node import Node
 from rclpy.time import Time
-from tf2_ros import Buffer
+from tf2_ros import Buffer, TransformBroadcaster
 
+from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
 from ofvl_ros.messages import matrix, transform_stamped
+
+TF_MODES = ("auto", "map_to_odom", "map_to_base", "map_to_camera", "none")
 
 EXAMINE_PERIOD = 1.0
 """Seconds between two looks at the tree: listing all frames is slow, and trees rarely change."""
 
 SETTLE_TIME = 1.0
-"""Seconds a root must stay the same before the map is attached to it.
+"""Seconds the camera's ancestors must stay the same before the map is attached above them.
 
 Latched transforms arrive one by one after start. A map hung on the optical frame in the meantime would be
 its first parent, and tf2 never forgets that this frame once moved.
@@ -30,15 +38,25 @@ its first parent, and tf2 never forgets that this frame once moved.
 
 
 class CameraTree:
-    """The frames around the camera, as a tf2 buffer knows them."""
+    """The frames above the camera, as a tf2 buffer knows them. `map_frames` are those that we put there."""
 
-    def __init__(self, buffer: Buffer, map_frame: str, timeout: Duration) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        mode: str,
+        map_frames: Collection[str],
+        odom_frame: str,
+        base_frame: str,
+        timeout: Duration,
+    ) -> None:
         self._buffer = buffer
-        self._map_frame = map_frame
+        self._mode = mode
+        self._map_frames = map_frames
+        self._odom_frame = odom_frame
+        self._base_frame = base_frame
         self._timeout = timeout
-        self._camera_frame = ""
-        self._root = ""
-        self._root_since = 0.0
+        self._lineage: list[str] = []
+        self._lineage_since = 0.0
         self._examined = -np.inf
 
     def transform(self, target: str, source: str, stamp: TimeMessage) -> Array:
@@ -48,34 +66,104 @@ class CameraTree:
         time_point = Time.from_msg(stamp)
         return matrix(self._buffer.lookup_transform(target, source, time_point, self._timeout).transform)
 
-    def attach_map(
-        self, map_from_camera: Array, camera_frame: str, stamp: TimeMessage
-    ) -> TransformStamped | None:
-        """The transform that places the map so that the camera is where it was seen at `stamp`.
+    def has_odometry(self, camera_frame: str) -> bool:
+        """Whether the camera hangs below the odometry's frame."""
+        return self._odom_frame in self._ancestors(camera_frame)
 
-        None while the tree is still settling. Raises tf2's TransformException when the root's place at
-        `stamp` is not known within the timeout.
+    def map_child(self, camera_frame: str) -> str | None:
+        """The frame to attach the map to; None for tf_mode none, and while the tree is still settling.
+
+        Raises ConfigError when that frame already has a parent, and whose child it is.
         """
-        self._examine(camera_frame)
-        if time.monotonic() - self._root_since < SETTLE_TIME:
+        lineage = self._ancestors(camera_frame)
+        if self._mode == "none" or time.monotonic() - self._lineage_since < SETTLE_TIME:
             return None
-        map_from_root = map_from_camera @ self.transform(camera_frame, self._root, stamp)
-        return transform_stamped(map_from_root, self._map_frame, self._root, stamp)
+        root = lineage[-1]
+        child = {
+            "auto": self._odom_frame if self._odom_frame in lineage else root,
+            "map_to_odom": self._odom_frame,
+            "map_to_base": self._base_frame or camera_frame,
+            "map_to_camera": root,
+        }[self._mode]
+        if child in lineage[:-1]:
+            parent = lineage[lineage.index(child) + 1]
+            raise ConfigError(
+                f"'{child}' already has the parent '{parent}', and a frame has one: set tf_mode to auto, "
+                "or odom_frame to the root of your tf tree"
+            )
+        return child
 
-    def _examine(self, camera_frame: str) -> None:
+    def _ancestors(self, camera_frame: str) -> list[str]:
+        """The camera's frame, its parent and so on, up to the root below our own map."""
         now = time.monotonic()
-        if camera_frame == self._camera_frame and now - self._examined < EXAMINE_PERIOD:
-            return
-        self._examined = now
-        root = self._find_root(camera_frame)
-        if (camera_frame, root) != (self._camera_frame, self._root):
-            self._camera_frame, self._root, self._root_since = camera_frame, root, now
+        if self._lineage[:1] != [camera_frame] or now - self._examined >= EXAMINE_PERIOD:
+            self._examined = now
+            lineage = self._find_lineage(camera_frame)
+            if lineage != self._lineage:
+                self._lineage, self._lineage_since = lineage, now
+        return self._lineage
 
-    def _find_root(self, frame: str) -> str:
+    def _find_lineage(self, frame: str) -> list[str]:
         frames = yaml.safe_load(self._buffer.all_frames_as_yaml()) or {}
+        lineage = [frame]
         # Our own broadcasts come back through the listener: stop below the map.
-        seen = {frame, self._map_frame}
-        while (parent := frames.get(frame, {}).get("parent")) is not None and parent not in seen:
-            seen.add(parent)
-            frame = parent
-        return frame
+        while (parent := frames.get(lineage[-1], {}).get("parent")) is not None:
+            if parent in lineage or parent in self._map_frames:
+                break
+            lineage.append(parent)
+        return lineage
+
+
+class MapTransform(NamedTuple):
+    """Where the map is: above `child`. It `lasts` where that holds beyond the image, as above odometry."""
+
+    map_from_child: Array
+    child: str
+    lasts: bool
+
+
+class MapBroadcaster:
+    """Sends the map's transform: once at an image's stamp, or, where it lasts, at a steady rate.
+
+    What is sent again is dated `tolerance` seconds ahead of the node's clock, as AMCL does, so that it holds
+    until the next one; it ends `lifetime` seconds after the last image that confirmed it. A scene switch
+    stops it first: odom must never have two parents at one time.
+    """
+
+    def __init__(self, node: Node, rate: float, tolerance: float, lifetime: float) -> None:
+        self._node = node
+        self._broadcaster = TransformBroadcaster(node)
+        self._tolerance = Duration(seconds=tolerance)
+        self._lifetime = Duration(seconds=lifetime)
+        self._repeated: TransformStamped | None = None
+        self._end = Time()
+        self._lock = threading.Lock()
+        self._timer = node.create_timer(1.0 / rate, self._repeat)
+
+    def send(self, transform: MapTransform, map_frame: str, stamp: TimeMessage) -> None:
+        """Broadcast what an image taken at `stamp` has confirmed."""
+        message = transform_stamped(transform.map_from_child, map_frame, transform.child, stamp)
+        if not transform.lasts:
+            self._broadcaster.sendTransform(message)
+            return
+        with self._lock:
+            self._repeated = message
+            self._end = self._node.get_clock().now() + self._lifetime
+        self._repeat()
+
+    def stop(self) -> None:
+        """Broadcast nothing until there is something new."""
+        with self._lock:
+            self._repeated = None
+
+    def destroy(self) -> None:
+        """Give the timer back to the node."""
+        self.stop()
+        self._node.destroy_timer(self._timer)
+
+    def _repeat(self) -> None:
+        with self._lock:
+            now = self._node.get_clock().now()
+            if self._repeated is not None and now < self._end:
+                self._repeated.header.stamp = (now + self._tolerance).to_msg()
+                self._broadcaster.sendTransform(self._repeated)

@@ -1,228 +1,442 @@
-"""Camera images in, the robot's pose and the map's transform out."""
+"""Camera images in, the robot's pose and the map's transform out: a lifecycle node."""
 
+import json
 import sys
+import threading
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from geometry_msgs.msg import PoseStamped
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.node import Node
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image
-from tf2_ros import Buffer, TransformBroadcaster, TransformException, TransformListener
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.task import Future
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+from tf2_ros import Buffer, TransformListener
 
 from ofvl_core.errors import ConfigError, OfvlError
-from ofvl_core.geometry import Array
+from ofvl_core.fusion import Fix
 from ofvl_ros import process
-from ofvl_ros.frames import CameraTree
-from ofvl_ros.images import rgb_array
-from ofvl_ros.messages import camera_from_info, pose_stamped
+from ofvl_ros.frames import CameraTree, MapBroadcaster
+from ofvl_ros.health import Health, diagnostic_status
+from ofvl_ros.initialpose import InitialPose
+from ofvl_ros.inputs import SILENCE, CameraInputs, Shot
+from ofvl_ros.localizer_parameters import AUTO, PARAMETERS, map_frame
+from ofvl_ros.messages import pose_matrix, prior_covariance
 from ofvl_ros.newest import NewestWorker
-from ofvl_ros.parameters import Spec, declare
-from ofvl_ros.qos_events import SubscriptionEventCallbacks
+from ofvl_ros.parameters import check, declare
+from ofvl_ros.states import ERROR, LEVELS, OK, STALE, WARN, WITHOUT_MAP
+
+if TYPE_CHECKING:
+    from ofvl_core.localizer import Localizer
+    from ofvl_ros.pipeline import Outcome
 
 NAME = "localizer"
 
-PARAMETERS = {
-    "checkpoint": Spec(
-        "", "a trained model: the folder of 'ofvl train' or the file of 'ofvl deploy' (required)"
-    ),
-    "scene": Spec("", "scene to localize in; empty: the checkpoint's first", changeable=True),
-    "device": Spec("auto", "auto, cpu or cuda; auto takes CUDA where there is some"),
-    "map_frame": Spec("map", "tf frame of the scene's map, in which poses are given"),
-    "base_frame": Spec("base_link", "frame whose pose is published; empty: the image's own optical frame"),
-    "publish_tf": Spec(True, "broadcast map_frame above the root of the camera's tf tree"),
-    "transform_timeout": Spec(0.2, "seconds to wait for tf at an image's stamp"),
-    "image_qos": Spec("best_effort", "reliability asked of the image's publisher: best_effort or reliable"),
-}
+JUMP_BACK = 1.0
+"""Image stamps that fall back by more than these seconds mean that a recording starts again."""
 
-SILENCE = 5.0
-"""Seconds without an image after which the node says so, and between two warnings of one kind."""
+STATUS_PERIOD = 1.0
+"""Seconds between two messages on /diagnostics."""
 
-JUMP_BACK = Duration(seconds=1.0)
-"""Image stamps that fall back by more than this mean that a recording starts again."""
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-class LocalizerNode(Node):
-    """Subscribes `image` and `camera_info`; publishes `pose` and tf. Raises OfvlError when it cannot start.
+class LocalizerNode(LifecycleNode):
+    """Subscribes `image` and `camera_info`; publishes `pose`, tf, and how it is doing.
 
-    Callbacks only store what arrives; one worker thread localizes the newest image.
+    Raises ConfigError for parameters that make no sense. configure loads the checkpoint, activate starts,
+    deactivate stops and gives the GPU's memory back, cleanup unloads. Callbacks only store what arrives; one
+    worker thread localizes the newest image.
     """
 
     def __init__(self, **node_options: Any) -> None:
         super().__init__(NAME, **node_options)
-        self._worker: NewestWorker[Image] = NewestWorker(self._localize, self._log_failure)
+        self._localizer: Localizer | None = None
+        self._is_active = False
+        self._state, self._reason, self._scene = "inactive", "not configured", ""
+        self._logged = 0.0
+        self._health = Health()
+        self._triggers: list[tuple[float, Future]] = []
+        self.exit_code = 0
+        jump = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
+        self._jump_handle = self.get_clock().create_jump_callback(jump, post_callback=self._on_time_jump)
         try:
-            self._start(**declare(self, PARAMETERS))
+            declare(self, PARAMETERS)
         except BaseException:
             self.destroy_node()
             raise
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self._status = self.create_publisher(DiagnosticStatus, "localization_status", LATCHED)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._scenes = self.create_publisher(String, "scenes", LATCHED)
+        self._service_change_state.callback = _forgiving(self._service_change_state.callback)
+        services = ReentrantCallbackGroup()  # one that waits for an image must not keep others waiting
+        for name, callback in (
+            ("trigger_localization", self._on_trigger),
+            ("reload", self._on_reload),
+            ("list_scenes", self._on_list_scenes),
+        ):
+            self.create_service(Trigger, f"~/{name}", callback, callback_group=services)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(STATUS_PERIOD, self._on_status_timer, clock=steady)
+
+    # ------------------------------------------------------------------------------------ lifecycle
+
+    def start(self) -> bool:
+        """Configure and activate; whether that succeeded. The log says why not."""
+        return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the checkpoint."""
+        return self._attempt(self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Begin to localize."""
+        return self._attempt(self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop localizing and give the GPU's memory back."""
+        return self._attempt(self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unload the checkpoint."""
+        return self._attempt(self._clean_up)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop, from whatever state."""
+        return self._attempt(self._clean_up)
 
     def destroy_node(self) -> None:
         """Let the worker finish the image in hand, then go."""
-        self._worker.close()
+        self._clean_up()
+        self._jump_handle.unregister()
         super().destroy_node()
+        # rclpy forgets it, and a node that lives on takes the log of the next of its name to /rosout
+        self._state_machine.destroy_when_not_in_use()
 
-    def _start(
-        self,
-        checkpoint: str,
-        scene: str,
-        device: str,
-        map_frame: str,
-        base_frame: str,
-        publish_tf: bool,
-        transform_timeout: float,
-        image_qos: str,
-    ) -> None:
+    def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            step()
+        except OfvlError as error:
+            self.get_logger().fatal(str(error))
+            return FAILURE
+        except Exception:  # rclpy would swallow it
+            if self.context.ok():  # nothing can be published when stopped while starting
+                self.get_logger().fatal(f"this is a bug: {traceback.format_exc()}")
+            return FAILURE
+        return SUCCESS
+
+    def _configure(self) -> None:
+        localizer = self._load()
+        _require_scene(self._value("scene"), localizer.scenes)
+        self._localizer = localizer
+        self._buffer = Buffer()
+        self._listener = TransformListener(self._buffer, self)
+        self._publish_scenes("")
+        self._set_state("inactive", "configured")
+
+    def _activate(self) -> None:
+        from ofvl_ros.outputs import Outputs
+        from ofvl_ros.pipeline import Pipeline
+
+        assert self._localizer is not None
+        self._make_ready(self._localizer)
+        tree = CameraTree(
+            self._buffer,
+            self._value("tf_mode"),
+            [map_frame(self._value("map_frame"), scene) for scene in self._localizer.scenes],
+            self._value("odom_frame"),
+            self._value("base_frame"),
+            Duration(seconds=self._value("transform_timeout")),
+        )
+        self._pipeline = Pipeline(self._localizer, tree, self.get_clock(), self._health, self._value)
+        self._outputs = Outputs(self)
+        self._initialpose = InitialPose(self, self._value("initialpose"), self._on_prior)
+        self._broadcaster = MapBroadcaster(
+            self, self._value("tf_rate"), self._value("transform_tolerance"), self._value("lost_seconds")
+        )
+        self._worker = NewestWorker(
+            self._localize, self._on_bug, lambda: self._health.count("images dropped")
+        )
+        self._last_stamp = 0.0
+        self._is_active = True
+        self._inputs = CameraInputs(
+            self,
+            self._value("image_transport"),
+            self._value("depth_transport"),
+            self._value("image_qos"),
+            self._health,
+            self._on_shot,
+        )
+        scene, known = self._value("scene"), ", ".join(self._localizer.scenes)
+        self.get_logger().info(f"scene is '{scene}' of {known}")
+        self._set_state("starting", f"waiting for images on {self._inputs.image.topic_name}")
+
+    def _deactivate(self) -> None:
+        if not self._is_active:
+            return
+        assert self._localizer is not None
+        self._is_active = False
+        self._inputs.destroy()
+        self._worker.close()
+        self._initialpose.destroy()
+        self._broadcaster.destroy()
+        self._outputs.destroy()
+        self._localizer.release()
+        self._answer(self._triggers, None)
+        self._publish_scenes("")
+        self._set_state("inactive", "configured")
+
+    def _clean_up(self) -> None:
+        self._deactivate()
+        if self._localizer is not None:
+            self._listener.unregister()
+            self._localizer = None
+            self._set_state("inactive", "not configured")
+
+    def _load(self) -> "Localizer":
         # Here and not above: torch takes seconds to import, in which an interrupt would end in a traceback.
         from ofvl_core.localizer import Localizer
 
+        checkpoint = self._value("checkpoint")
         if not checkpoint:
             raise ConfigError("no checkpoint is given: set the parameter 'checkpoint' to a trained model")
-        if image_qos not in ("best_effort", "reliable"):
-            raise ConfigError(f"image_qos is '{image_qos}': set it to best_effort or reliable")
-        self._localizer = Localizer(Path(checkpoint), device)
-        scene = scene or self._localizer.scenes[0]
-        if reason := self._why_no_scene(scene):
-            raise ConfigError(reason)
-        self.set_parameters([Parameter("scene", value=scene)])
-        self.add_on_set_parameters_callback(self._check_parameters)
+        return Localizer(Path(checkpoint), self._value("device"))
 
-        self._map_frame, self._base_frame = map_frame, base_frame
-        self._camera_info: CameraInfo | None = None
-        self._last_stamp: Time | None = None
-        self._heard = False
-        self._buffer = Buffer()
-        self._listener = TransformListener(self._buffer, self)
-        self._tree = CameraTree(self._buffer, map_frame, Duration(seconds=transform_timeout))
-        self._broadcaster = TransformBroadcaster(self) if publish_tf else None
-        self._poses = self.create_publisher(PoseStamped, "pose", 10)
-        reliability = ReliabilityPolicy[image_qos.upper()]
-        self._image_subscription = self.create_subscription(
-            Image,
-            "image",
-            self._on_image,
-            QoSProfile(depth=1, reliability=reliability),
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible_qos),
-        )
-        self._info_subscription = self.create_subscription(
-            CameraInfo,
-            "camera_info",
-            self._on_camera_info,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-        )
-        self._silence_timer = self.create_timer(
-            SILENCE, self._check_silence, clock=Clock(clock_type=ClockType.STEADY_TIME)
-        )
-        if device == "auto" and self._localizer.device.type == "cpu":
+    def _make_ready(self, localizer: "Localizer") -> None:
+        """Put the network on its device, so that the first image is as fast as the next."""
+        scene = localizer.scenes[0] if self._value("scene") == AUTO else self._value("scene")
+        localizer.warm_up(localizer.manifest.scene(scene).camera, scene)
+        if localizer.note:
+            self.get_logger().warning(localizer.note)
+        elif self._value("device") == "auto" and localizer.device.type == "cpu":
             self.get_logger().info("no CUDA device found: running on the CPU")
-        self.get_logger().info(
-            f"ready in scene '{scene}' of {', '.join(self._localizer.scenes)}; "
-            f"waiting for images on {self._image_subscription.topic_name}"
-        )
 
-    def _why_no_scene(self, scene: str) -> str:
-        scenes = self._localizer.scenes
-        return "" if scene in scenes else f"unknown scene '{scene}': this checkpoint has {', '.join(scenes)}"
+    # ----------------------------------------------------------------------------------- parameters
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        result = check(PARAMETERS, parameters, in_use=self._localizer is not None)
         for parameter in parameters:
-            if parameter.name == "scene":
-                if reason := self._why_no_scene(parameter.value):
-                    return SetParametersResult(successful=False, reason=reason)
-                self.get_logger().info(f"localizing in scene '{parameter.value}' from here on")
-        return SetParametersResult(successful=True)
+            if result.successful and parameter.name == "scene" and self._localizer is not None:
+                try:
+                    _require_scene(parameter.value, self._localizer.scenes)
+                except ConfigError as error:
+                    return SetParametersResult(successful=False, reason=str(error))
+                self.get_logger().info(f"scene is '{parameter.value}' from here on")
+        return result
 
-    def _on_camera_info(self, message: CameraInfo) -> None:
-        self._camera_info = message
+    # --------------------------------------------------------------------------------------- images
 
-    def _on_image(self, message: Image) -> None:
-        stamp = Time.from_msg(message.header.stamp)
-        if self._last_stamp is not None and self._last_stamp - stamp > JUMP_BACK:
-            self.get_logger().info("image stamps jumped back: forgetting the old transforms")
-            self._buffer.clear()
-        self._last_stamp = stamp
-        self._heard = True
-        self._worker.put(message)
+    def _on_shot(self, shot: Shot) -> None:
+        if self._last_stamp - shot.stamp > JUMP_BACK:
+            self._forget("image stamps jumped back")
+        self._last_stamp = shot.stamp
+        if self._value("continuous") or self._triggers:
+            self._worker.put(shot)
 
-    def _on_incompatible_qos(self, _: Any) -> None:
-        self.get_logger().warning(
-            f"a publisher of {self._image_subscription.topic_name} does not offer reliable delivery: "
-            "set image_qos to best_effort"
-        )
+    def _on_time_jump(self, _: Any) -> None:
+        if self._is_active:
+            self._forget("the clock jumped back")
 
-    def _check_silence(self) -> None:
-        if not self._heard:
-            topic = self._image_subscription.topic_name
-            cause = (
-                "its publisher sends nothing that gets here, check the camera driver and the DDS profile"
-                if self.count_publishers(topic)
-                else "nobody publishes it, start the camera or remap 'image'"
-            )
-            self.get_logger().warning(f"no image on {topic} for {SILENCE:g} s: {cause}")
-        self._heard = False
+    def _forget(self, cause: str) -> None:
+        """A bag starts again: where things were is not true any more."""
+        self.get_logger().info(f"{cause}: forgetting transforms and track")
+        self._buffer.clear()
+        self._broadcaster.stop()
+        self._pipeline.later(self._pipeline.start_over)
+        self._last_stamp = 0.0
 
-    def _localize(self, message: Image) -> None:
-        log = self.get_logger()
-        if self._camera_info is None:
-            topic = self._info_subscription.topic_name
-            log.warning(
-                f"images arrive, but no camera_info on {topic}: remap 'camera_info' to the camera's",
-                throttle_duration_sec=SILENCE,
-            )
-            return
-        scene = self.get_parameter("scene").value
+    def _on_prior(self, message: PoseWithCovarianceStamped) -> None:
+        """Somebody says where the robot is; the base frame's pose is meant, as RViz and AMCL have it."""
+        expected = map_frame(self._value("map_frame"), self._scene)
         try:
-            image, camera = rgb_array(message), camera_from_info(self._camera_info)
-            localization = self._localizer.localize(image, camera, scene)
-        except OfvlError as error:
-            log.warning(f"image ignored: {error}", throttle_duration_sec=SILENCE)
+            if not self._scene:
+                raise ConfigError("which scene it is must be known first: set the parameter scene")
+            if message.header.frame_id != expected:
+                raise ConfigError(f"it is given in '{message.header.frame_id}': give it in '{expected}'")
+            prior = Fix(pose_matrix(message.pose.pose), prior_covariance(message.pose))
+        except ConfigError as error:
+            self.get_logger().warning(f"initialpose is ignored: {error}")
             return
-        if localization.world_from_camera is None:
-            log.warning(f"no pose: {localization.reason}", throttle_duration_sec=SILENCE)
-        elif scene == self.get_parameter("scene").value:  # else the pose is one of the scene just left
-            self._publish(localization.world_from_camera, message)
+        self.get_logger().info("initialpose is taken as a prior")
+        self._pipeline.later(lambda: self._pipeline.take_prior(prior))
 
-    def _publish(self, map_from_camera: Array, image: Image) -> None:
-        camera_frame, stamp = image.header.frame_id, image.header.stamp
-        base_frame = self._base_frame or camera_frame
-        try:
-            map_from_base = map_from_camera @ self._tree.transform(camera_frame, base_frame, stamp)
-            self._poses.publish(pose_stamped(map_from_base, self._map_frame, stamp))
-        except TransformException as error:
-            self.get_logger().warning(
-                f"no pose published, tf does not lead from '{camera_frame}' to '{base_frame}' ({error}): "
-                "start the robot's tf, or set base_frame to '' for the camera's own pose",
-                throttle_duration_sec=SILENCE,
-            )
-        if self._broadcaster is None:
-            return
-        try:
-            transform = self._tree.attach_map(map_from_camera, camera_frame, stamp)
-        except TransformException as error:
-            self.get_logger().warning(
-                f"map not broadcast, the camera's tf tree does not reach the image's time ({error}): "
-                "check the odometry's stamps or raise transform_timeout",
-                throttle_duration_sec=SILENCE,
-            )
-        else:
-            if transform is not None:
-                self._broadcaster.sendTransform(transform)
+    def _localize(self, shot: Shot) -> None:
+        """In the worker's thread: one image, from message to messages."""
+        outcome = self._pipeline.process(shot, self._inputs.camera_info)
+        if outcome.state in WITHOUT_MAP:
+            self._broadcaster.stop()
+        elif outcome.map_transform is not None:
+            self._broadcaster.send(outcome.map_transform, outcome.map_frame, outcome.stamp)
+        self._outputs.publish(outcome)
+        self._health.count("images localized" if outcome.pose else "images without a pose")
+        self._health.took("image received to pose sent", time.monotonic() - shot.received)
+        if outcome.is_found and outcome.pose is not None:
+            pose = outcome.pose
+            self._initialpose.hand_over(pose.single, pose.covariance, outcome.map_frame, outcome.stamp)
+        if outcome.scene != self._scene:
+            self._publish_scenes(outcome.scene)
+        self._set_state(outcome.state, outcome.reason)
+        self._answer(self._triggers, outcome)
 
-    def _log_failure(self, error: Exception) -> None:
+    def _on_bug(self, error: Exception) -> None:
         if self.context.ok():  # publishing fails while the node shuts down, which is nobody's concern
             trace = "".join(traceback.format_exception(error))
             self.get_logger().error(f"image dropped, this is a bug: {trace}", throttle_duration_sec=SILENCE)
 
+    # --------------------------------------------------------------------------------------- status
+
+    def _set_state(self, state: str, reason: str) -> None:
+        """Say how it is: always on localization_status, in the log when it changes and while it stays bad."""
+        now, is_bad = time.monotonic(), LEVELS[state] in (WARN, ERROR)
+        if state != self._state or (is_bad and now - self._logged > SILENCE):
+            if is_bad:  # rclpy wants one severity a line of code
+                self.get_logger().warning(f"{state}: {reason}")
+            else:
+                self.get_logger().info(f"{state}: {reason}")
+            self._logged = now
+        self._state, self._reason = state, reason
+        self._status.publish(self._localization_status())
+
+    def _localization_status(self) -> DiagnosticStatus:
+        values = {"state": self._state, "scene": self._scene, "scene asked for": self._value("scene")}
+        return self._diagnostic("localization", LEVELS[self._state], f"{self._state}: {self._reason}", values)
+
+    def _diagnostic(self, part: str, level: bytes, message: str, values: dict[str, Any]) -> DiagnosticStatus:
+        name = f"{self.get_fully_qualified_name().lstrip('/')}: {part}"
+        return diagnostic_status(level, name, message, values)
+
+    def _on_status_timer(self) -> None:
+        if self._is_active and (silence := self._inputs.why_silent()):
+            self._set_state("no images", silence)
+        values: dict[str, Any] = self._health.summary()
+        if self._localizer is not None:
+            values |= {"device": self._localizer.device, "device memory (MiB)": self._localizer.memory_mib()}
+            values |= {"note": self._localizer.note} if self._localizer.note else {}
+        stream = self._diagnostic("stream", OK if self._is_active else STALE, self._state, values)
+        message = DiagnosticArray(status=[self._localization_status(), stream])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+        now = time.monotonic()
+        self._answer([trigger for trigger in self._triggers if trigger[0] < now], None)
+
+    def _publish_scenes(self, active: str) -> None:
+        self._scene = active
+        self._scenes.publish(String(data=json.dumps(self._scene_list())))
+
+    def _scene_list(self) -> dict[str, Any]:
+        known = [] if self._localizer is None else self._localizer.scenes
+        return {"scenes": known, "active": self._scene, "asked_for": self._value("scene")}
+
+    # ------------------------------------------------------------------------------------- services
+
+    def _on_list_scenes(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._localizer is not None
+        response.message = json.dumps(self._scene_list())
+        return response
+
+    async def _on_trigger(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Localize the next image and say what became of it."""
+        outcome = None
+        if self._is_active:
+            future: Future = Future(executor=self.executor)
+            self._triggers.append((time.monotonic() + SILENCE, future))
+            outcome = await future
+        response.success = outcome is not None and outcome.pose is not None
+        said = {"state": self._state, "reason": self._reason} if outcome is None else outcome.as_dict()
+        response.message = json.dumps(said)
+        return response
+
+    def _answer(self, triggers: list[tuple[float, Future]], outcome: "Outcome | None") -> None:
+        """Tell those who asked what became of the image, or that none came."""
+        for trigger in list(triggers):
+            self._triggers.remove(trigger)
+            trigger[1].set_result(outcome)
+        if triggers and self.executor is not None:
+            self.executor.wake()
+
+    async def _on_reload(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Load the parameter 'checkpoint' anew. Whatever is wrong with it leaves the old one serving."""
+        future: Future = Future(executor=self.executor)
+
+        def load() -> None:
+            try:
+                future.set_result(self._load())
+            except Exception as error:  # also a bug must not leave the caller waiting
+                future.set_result(error)
+            if self.executor is not None:
+                self.executor.wake()
+
+        threading.Thread(target=load, daemon=True).start()
+        loaded: Localizer | Exception = await future
+        try:
+            if isinstance(loaded, Exception):
+                raise loaded
+            self._swap(loaded)
+            reason = ""
+        except OfvlError as error:
+            reason = f"{error}; what was loaded before stays"
+            self.get_logger().error(reason)
+        response.success = not reason
+        response.message = json.dumps({"reason": reason} | self._scene_list())
+        return response
+
+    def _swap(self, localizer: "Localizer") -> None:
+        if self._localizer is None:
+            raise ConfigError("the node is not configured: configure it, which loads the checkpoint")
+        _require_scene(self._value("scene"), localizer.scenes)
+        if self._is_active:
+            self._make_ready(localizer)
+            self._pipeline.later(lambda: self._pipeline.replace_localizer(localizer))
+        self._localizer = localizer
+        self._publish_scenes(self._scene)
+
+
+def _require_scene(scene: str, known: list[str]) -> None:
+    if scene != AUTO and scene not in known:
+        raise ConfigError(f"unknown scene '{scene}': the checkpoint has {', '.join(known)}; {AUTO} finds out")
+
+
+def _forgiving(change_state: Callable[..., ChangeState.Response]) -> Callable[..., ChangeState.Response]:
+    """The service's callback, which rclpy lets end the whole spin when asked for an impossible transition."""
+
+    def callback(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+        try:
+            return change_state(request, response)
+        except rclpy_implementation.RCLError:
+            response.success = False
+            return response
+
+    return callback
+
+
+def _create() -> LocalizerNode:
+    node = LocalizerNode()
+    if node.get_parameter("autostart").value and not node.start() and node.context.ok():
+        node.exit_code = 1
+    return node
+
 
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process; return its exit code."""
-    return process.run(NAME, LocalizerNode, args)
+    return process.run(NAME, _create, args)
 
 
 if __name__ == "__main__":

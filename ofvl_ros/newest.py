@@ -8,15 +8,20 @@ Item = TypeVar("Item")
 
 
 class NewestWorker(Generic[Item]):
-    """One thread that calls `work` with the newest item put; items it had no time for are dropped.
+    """One thread that calls `work` with the newest item put; items it had no time for are `dropped`.
 
     An exception in `work` goes to `failed`, and the worker goes on.
     """
 
-    def __init__(self, work: Callable[[Item], None], failed: Callable[[Exception], None]) -> None:
-        self.dropped = 0
+    def __init__(
+        self,
+        work: Callable[[Item], None],
+        failed: Callable[[Exception], None],
+        dropped: Callable[[], None] = lambda: None,
+    ) -> None:
         self._work = work
         self._failed = failed
+        self._dropped = dropped
         self._item: Item | None = None
         self._closed = False
         self._changed = threading.Condition()
@@ -26,7 +31,8 @@ class NewestWorker(Generic[Item]):
     def put(self, item: Item) -> None:
         """Hand over an item; never blocks on the work."""
         with self._changed:
-            self.dropped += self._item is not None
+            if self._item is not None:
+                self._dropped()
             self._item = item
             self._changed.notify()
 

@@ -2,24 +2,23 @@
 
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
-from rclpy.node import Node
 
 from ofvl_core.errors import OfvlError
+from ofvl_ros import distro
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(name: str, create: Callable[[], Node], args: list[str] | None = None) -> int:
+def run(name: str, create: Callable[[], Any], args: list[str] | None = None) -> int:
     """Spin the node that `create` makes until its context shuts down; return the process's exit code.
 
-    The code is the node's `exit_code` where it has one, and 1 when `create` raises an OfvlError, which
-    becomes one fatal line under the logger `name`. SIGINT and SIGTERM end the spin, however often they
-    come. The process must end after this: it no longer listens to them.
+    The code is the node's `exit_code`, which spares it the spin where it is not 0 from the start, and 1 when
+    `create` raises an OfvlError, which becomes one fatal line under the logger `name`. SIGINT and SIGTERM end
+    the spin, however often they come. The process must end after this: it no longer listens to them.
     """
     # rclpy's handlers, which init installs over these, shut the context down; Python's own would besides
     # raise KeyboardInterrupt, wherever the clean-up happens to be.
@@ -41,11 +40,11 @@ def run(name: str, create: Callable[[], Node], args: list[str] | None = None) ->
             signal.signal(number, signal.SIG_IGN)
 
 
-def _spin(create: Callable[[], Node]) -> int:
+def _spin(create: Callable[[], Any]) -> int:
     node = create()
     try:
-        with suppress(ExternalShutdownException):
-            rclpy.spin(node)
+        if not node.exit_code:
+            distro.spin(node)
     finally:
         node.destroy_node()
-    return getattr(node, "exit_code", 0)
+    return node.exit_code

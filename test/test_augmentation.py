@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ofvl_core import geometry
 from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.correspondences import Correspondences
 from ofvl_core.errors import DataError
 from ofvl_core.pose import estimate_pose
 from ofvl_core.resize import normalise, resize
@@ -65,11 +66,13 @@ def test_pose_from_unwarped_targets_is_exact(seed):
     pose = random_pose(np.random.default_rng(seed))
     points, valid = targets_of(uneven_depth(), pose, unwarped(INPUT, STORED))
     pixels = cell_pixels(INPUT.width, INPUT.height, STRIDE)
-    estimate = estimate_pose(pixels[valid], points[valid], np.ones(valid.sum()), INPUT)
+    rays, one = INPUT.rays(pixels[valid])[:, :2], np.ones(valid.sum())
+    estimate = estimate_pose(Correspondences(rays, points[valid], one), INPUT.focal)
     metres, degrees = geometry.pose_error(estimate.world_from_camera, pose)
     assert metres < 1e-3
     assert degrees < 0.01
-    shifted = estimate_pose(pixels[valid] + 0.5, points[valid], np.ones(valid.sum()), INPUT)
+    shifted_rays = INPUT.rays(pixels[valid] + 0.5)[:, :2]
+    shifted = estimate_pose(Correspondences(shifted_rays, points[valid], one), INPUT.focal)
     assert geometry.pose_error(shifted.world_from_camera, pose)[1] > 0.1
 
 
@@ -95,6 +98,14 @@ def test_warped_targets_lie_on_the_rays_of_the_stored_pixels(seed, camera, depth
     outside = (pixels < -0.5).any(axis=1) | (pixels > (camera.width - 0.5, camera.height - 0.5)).any(axis=1)
     assert not valid[outside].any()
     assert (valid == ~outside & (nearest(depth, in_depth) > 0))[sure | outside].all()
+
+
+def test_pixels_that_the_lens_gives_no_ray_are_no_targets():
+    camera = Camera(320, 240, 180.0, 180.0, 159.5, 119.5, distortion=(-0.5, 0.0, 0.0, 0.0))
+    points, valid = targets_of(np.full((240, 320), 2000), np.eye(4), unwarped(INPUT, camera), camera)
+    assert 0.2 < valid.mean() < 0.9
+    assert np.isfinite(points).all()
+    assert (np.hypot(*(points[valid, :2] / points[valid, 2:]).T) <= camera.field_radius).all()
 
 
 def nearest(depth, pixels):

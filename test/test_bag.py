@@ -319,8 +319,8 @@ def test_a_bag_that_cannot_be_played_is_named(tmp_path: Path, robot_bag: Path, k
 @pytest.mark.parametrize(
     ("parameters", "cause"),
     [
-        ({}, "no bag is given"),
-        ({"rate": 0.0}, "must be positive"),
+        ({}, "bag is '': it must be a recording"),
+        ({"rate": 0.0}, "rate is 0.0: it must be above 0"),
         ({"rate": 2}, "parameter rate must be a float"),
         ({"wait_for_subscriber": "/nothing"}, "name one of .*/tf_static"),
     ],

@@ -97,6 +97,9 @@ def test_localize_prints_json_lines_and_writes_tum(tiny_checkpoint, tiny_scenes,
         assert line["found"]
         assert line["position"] == pytest.approx(pose[:3, 3], abs=1e-6)
         assert np.linalg.norm(pose[:3, 3] - frame.world_from_camera[:3, 3]) < 0.3
+        variances = np.diag(line["covariance"])
+        assert np.square(line["position_std_m"]) == pytest.approx(variances[:3])
+        assert np.square(np.radians(line["rotation_std_deg"])) == pytest.approx(variances[3:])
     assert (
         ofvl("localize", tiny_checkpoint, images[0], "--scene", "room_2")[0].strip() == output.splitlines()[0]
     )

@@ -29,6 +29,7 @@ def test_presets_are_the_papers(preset):
     assert config.learning_rate == pytest.approx({"7scenes": 1.4e-3, "12scenes": 2.4e-3, "livl": 8e-4}[data])
     assert (config.iterations, config.batch_size, config.weight_decay) == (200_000, 4, 0.05)
     assert (config.penalty_weight, config.distance_warmup, config.gradient_clip) == (0.25, 0, None)
+    assert config.holdout == 0
     assert config.augmentation == AUGMENTATIONS["paper"]
 
 

@@ -54,6 +54,16 @@ def test_shares_include_bounds_and_need_both_errors():
     assert (summary["frames"], summary["poses"], summary["failures"]) == (4, 3, 1)
 
 
+def test_covariances_are_honest_when_errors_are_within_them():
+    poses = [
+        Result(str(n), None, np.eye(4), moved(0.1, 1), None, None, nees)
+        for n, nees in enumerate((1.0, 12.5, 13.0))
+    ]
+    summary = SceneEvaluation("hall", [*poses, *evaluation(None).results], np.empty((0, 4, 4))).summary()
+    assert summary["nees_within_95"] == pytest.approx(2 / 3)  # no pose, no claim
+    assert evaluation((0.1, 1.0)).summary()["nees_within_95"] is None
+
+
 def test_medians_are_numpys_and_each_errors_own():
     even = evaluation((0.1, 4.0), (0.2, 3.0), (0.4, 2.0), (0.8, 1.0)).summary()
     assert even["median_m"] == pytest.approx(0.3)  # the mean of the two in the middle

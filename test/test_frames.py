@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import TransformStamped
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.duration import Duration
@@ -32,7 +31,6 @@ def random_transform(seed: int) -> Array:
 
 BASE_FROM_CAMERA = random_transform(1)
 CAMERA_FROM_OPTICAL = BODY_FROM_OPTICAL
-MAP_FROM_OPTICAL = random_transform(2)
 ODOM_FROM_BASE = [random_transform(3), random_transform(4)]
 ODOMETRY_PERIOD = NANOSECONDS // 10
 
@@ -67,79 +65,86 @@ def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frames, "EXAMINE_PERIOD", 0.0)
 
 
-def attach(tree: Tree) -> TransformStamped:
-    transform = CameraTree(tree, "map", Duration(seconds=0.0)).attach_map(
-        MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP)
-    )
-    assert transform is not None
-    assert transform.header.frame_id == "map"
-    assert transform.header.stamp == time_message(STAMP)
-    return transform
+def camera_tree(tree: Tree, mode: str = "auto", base_frame: str = "base_link") -> CameraTree:
+    return CameraTree(tree, mode, ["map", "other_map"], "odom", base_frame, Duration(seconds=0.0))
+
+
+def complete(tree: Tree) -> Tree:
+    tree.robot()
+    tree.odometry()
+    return tree
 
 
 def test_with_odometry_the_map_is_above_odom() -> None:
-    tree = Tree()
-    tree.robot()
-    tree.odometry()
-    transform = attach(tree)
-    odom_from_base = interpolate(*ODOM_FROM_BASE, 0.25)
-    map_from_optical = matrix(transform.transform) @ odom_from_base @ BASE_FROM_CAMERA @ CAMERA_FROM_OPTICAL
-    assert transform.child_frame_id == "odom"
-    np.testing.assert_allclose(map_from_optical, MAP_FROM_OPTICAL, atol=1e-9)
+    found = camera_tree(complete(Tree()))
+    assert found.has_odometry(OPTICAL)
+    assert found.map_child(OPTICAL) == "odom"
+    odom_from_base = found.transform("odom", "base_link", time_message(STAMP))
+    np.testing.assert_allclose(odom_from_base, interpolate(*ODOM_FROM_BASE, 0.25), atol=1e-9)
 
 
 def test_a_camera_alone_hangs_by_its_link() -> None:
     tree = Tree()
     tree.camera()
-    transform = attach(tree)
-    assert transform.child_frame_id == "camera_link"
-    np.testing.assert_allclose(matrix(transform.transform) @ CAMERA_FROM_OPTICAL, MAP_FROM_OPTICAL, atol=1e-9)
+    assert not camera_tree(tree).has_odometry(OPTICAL)
+    assert camera_tree(tree).map_child(OPTICAL) == "camera_link"
 
 
 def test_an_optical_frame_alone_is_its_own_root() -> None:
-    transform = attach(Tree())
-    assert transform.child_frame_id == OPTICAL
-    np.testing.assert_allclose(matrix(transform.transform), MAP_FROM_OPTICAL, atol=1e-12)
+    assert camera_tree(Tree()).map_child(OPTICAL) == OPTICAL
 
 
+@pytest.mark.parametrize("map_frame", ["map", "other_map"])
 @pytest.mark.parametrize("root", ["odom", "camera_link", OPTICAL])
-def test_our_own_broadcast_is_not_mistaken_for_a_parent(root: str) -> None:
+def test_our_own_broadcast_is_not_mistaken_for_a_parent(root: str, map_frame: str) -> None:
     tree = Tree()
     if root == "odom":
-        tree.robot()
-        tree.odometry()
+        complete(tree)
     elif root == "camera_link":
         tree.camera()
-    first = attach(tree)
-    tree.set_transform(first, "test")
-    again = attach(tree)
-    assert (first.child_frame_id, again.child_frame_id) == (root, root)
-    np.testing.assert_allclose(matrix(again.transform), matrix(first.transform), atol=1e-9)
+    found = camera_tree(tree)
+    assert found.map_child(OPTICAL) == root
+    tree.moving(map_frame, root, random_transform(5), STAMP)
+    assert found.map_child(OPTICAL) == root
 
 
 def test_odometry_that_comes_later_takes_over() -> None:
     tree = Tree()
     tree.robot()
-    camera_tree = CameraTree(tree, "map", Duration(seconds=0.0))
-    before = camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP - NANOSECONDS))
-    assert before is not None
-    tree.set_transform(before, "test")
+    found = camera_tree(tree)
+    assert found.map_child(OPTICAL) == "base_link"
+    tree.moving("map", "base_link", random_transform(5), STAMP)
     tree.odometry()
-    after = camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP))
-    assert after is not None
-    assert (before.child_frame_id, after.child_frame_id) == ("base_link", "odom")
+    assert found.map_child(OPTICAL) == "odom"
 
 
 def test_nothing_is_attached_while_the_tree_settles(monkeypatch: pytest.MonkeyPatch) -> None:
     tree = Tree()
-    camera_tree = CameraTree(tree, "map", Duration(seconds=0.0))
+    found = camera_tree(tree)
     monkeypatch.setattr(frames, "SETTLE_TIME", 1e6)
-    assert camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP)) is None
+    assert found.map_child(OPTICAL) is None
     tree.camera()
     monkeypatch.setattr(frames, "SETTLE_TIME", 0.0)
-    transform = camera_tree.attach_map(MAP_FROM_OPTICAL, OPTICAL, time_message(STAMP))
-    assert transform is not None
-    assert transform.child_frame_id == "camera_link"
+    assert found.map_child(OPTICAL) == "camera_link"
+
+
+def test_modes_choose_the_frame() -> None:
+    tree = Tree()
+    tree.robot()
+    assert camera_tree(tree, "none").map_child(OPTICAL) is None
+    assert camera_tree(tree, "map_to_base").map_child(OPTICAL) == "base_link"
+    assert camera_tree(tree, "map_to_camera").map_child(OPTICAL) == "base_link"
+    assert camera_tree(complete(tree), "map_to_odom").map_child(OPTICAL) == "odom"
+
+
+def test_a_frame_with_a_parent_is_refused_and_its_parent_named() -> None:
+    found = camera_tree(complete(Tree()), "map_to_base")
+    with pytest.raises(ConfigError, match="'base_link' already has the parent 'odom'"):
+        found.map_child(OPTICAL)
+    tree = complete(Tree())
+    tree.static("world", "odom", random_transform(6))
+    with pytest.raises(ConfigError, match="'odom' already has the parent 'world'"):
+        camera_tree(tree).map_child(OPTICAL)
 
 
 def test_odometry_that_ends_before_the_image_is_not_stretched() -> None:
@@ -147,17 +152,16 @@ def test_odometry_that_ends_before_the_image_is_not_stretched() -> None:
     tree.robot()
     tree.moving("odom", "base_link", ODOM_FROM_BASE[0], STAMP - NANOSECONDS)
     with pytest.raises(TransformException):
-        attach(tree)
+        camera_tree(tree).transform("odom", "base_link", time_message(STAMP))
 
 
 def test_the_base_is_found_at_the_stamp() -> None:
     tree = Tree()
     tree.robot()
-    camera_tree = CameraTree(tree, "map", Duration(seconds=0.0))
-    found = camera_tree.transform(OPTICAL, "base_link", time_message(STAMP))
+    found = camera_tree(tree).transform(OPTICAL, "base_link", time_message(STAMP))
     np.testing.assert_allclose(found @ BASE_FROM_CAMERA @ CAMERA_FROM_OPTICAL, np.eye(4), atol=1e-9)
     with pytest.raises(TransformException):
-        camera_tree.transform(OPTICAL, "wheel", time_message(STAMP))
+        camera_tree(tree).transform(OPTICAL, "wheel", time_message(STAMP))
 
 
 @given(st.integers(0, 2**32 - 1))

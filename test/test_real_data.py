@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ofvl_core.camera import cell_pixels
+from ofvl_core.correspondences import Correspondences
 from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.geometry import invert, pose_error
 from ofvl_core.pose import estimate_pose
@@ -30,11 +31,12 @@ def test_training_targets_hold_the_recorded_pose(real_scenes, name):
     packed = pack_frames(scene, camera)
     warps = np.tile(unwarped(camera, packed.camera), (len(packed), 1, 1))
     coordinates, valid = cell_targets(packed, np.arange(len(packed)), warps, stride=8)
-    pixels = cell_pixels(camera.width, camera.height, 8)
+    rays = camera.rays(cell_pixels(camera.width, camera.height, 8))[:, :2]
     for points, mask, frame in zip(coordinates, valid, few, strict=True):
         known = mask.flatten()
         points = points.reshape(3, -1).T[known]
-        estimate = estimate_pose(pixels[known], points, np.ones(len(points)), camera)
+        seen = Correspondences(rays[known], points, np.ones(len(points)))
+        estimate = estimate_pose(seen, camera.focal)
         metres, degrees = pose_error(estimate.world_from_camera, frame.world_from_camera)
         assert metres < 1e-3
         assert degrees < 0.02

@@ -10,6 +10,7 @@ from rich.markup import escape
 from ofvl_core import __version__
 from ofvl_core.cli.ablate import ablate
 from ofvl_core.cli.bag import app as bag_app
+from ofvl_core.cli.calibrate import calibrate
 from ofvl_core.cli.console import stderr
 from ofvl_core.cli.data import app as data_app
 from ofvl_core.cli.deploy import deploy
@@ -39,6 +40,7 @@ for command in (
     remove_scene,
     merge,
     evaluate,
+    calibrate,
     score,
     ablate,
     localize,

@@ -1,7 +1,8 @@
 """`ofvl evaluate`: errors of a checkpoint on held-out frames."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +47,7 @@ def evaluate(
     """
     thresholds = parse_thresholds(threshold)
     localizer = Localizer(checkpoint, device)
-    scenes = [_as_trained(path, localizer.manifest) for path in find_scenes(data)]
+    scenes = [as_trained(path, localizer.manifest) for path in find_scenes(data)]
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))
         evaluations = [evaluate_scene(localizer, scene, split, lambda: bar.advance(task)) for scene in scenes]
@@ -58,9 +59,11 @@ def evaluate(
         f"{len(localizer.scenes)} scenes: {shared / 1e6:.3f} M shared by all, {counts.per_scene / 1e6:.3f} M "
         "a scene."
     )
+    honesty = _honesty(summaries)
     if json != "-":
         print_table(summaries)
-        stdout.print(size, highlight=False, soft_wrap=True)
+        for sentence in (honesty, size):
+            stdout.print(sentence, highlight=False, soft_wrap=True)
     if json is not None:
         content = {
             "checkpoint": str(checkpoint),
@@ -76,12 +79,23 @@ def evaluate(
         stderr.print(f"trajectories: {trajectories}", soft_wrap=True)
     if report is not None:
         title = f"{localizer.manifest.architecture.name} on {len(scenes)} scenes"
-        introduction = f"Single colour images of the {split} split, one model for all scenes. {size}"
+        introduction = (
+            f"Single colour images of the {split} split, one model for all scenes. {size} {honesty}"
+        )
         page = write_report(report, title, introduction, summaries, evaluations)
         stderr.print(f"report: {page}", soft_wrap=True)
 
 
-def _as_trained(path: Path, manifest: Manifest) -> SceneData:
+def _honesty(summaries: Sequence[dict[str, Any]]) -> str:
+    shares = [
+        f"{summary['scene']} {summary['nees_within_95']:.0%}"
+        for summary in summaries
+        if summary["nees_within_95"] is not None
+    ]
+    return f"Poses within their covariance's 95 %: {', '.join(shares) or 'there are none'}."
+
+
+def as_trained(path: Path, manifest: Manifest) -> SceneData:
     """The scene in that folder, read as for training. Raises CheckpointError when the model lacks it."""
     scene = load_scene(path)
     register_depth = manifest.scene(scene.name).register_depth

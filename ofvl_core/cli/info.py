@@ -116,6 +116,16 @@ def _print(content: dict[str, Any]) -> None:
             f"{training['seconds']:.0f} s, {ending}",
             highlight=False,
         )
+        stdout.print(f"  {_calibration(training['calibration'])}", highlight=False, soft_wrap=True)
+
+
+def _calibration(calibration: dict[str, Any] | None) -> str:
+    if calibration is None:
+        return "covariances are not calibrated: ofvl calibrate does it"
+    return (
+        f"covariances times {calibration['inflation']:.2f}: {calibration['within_95']:.0%} of the poses of "
+        f"{calibration['frames']} unseen frames are within 95 %"
+    )
 
 
 def _layer_table(layers: list[dict[str, Any]]) -> Table:

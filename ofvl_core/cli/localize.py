@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from ofvl_core.camera import Camera
@@ -31,7 +32,10 @@ def localize(
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Print one JSON line an image: position and orientation of the optical frame in the scene's frame."""
+    """Print one JSON line an image: pose of the optical frame in the scene's frame, and its covariance.
+
+    The covariance is of x, y, z, metres, and rotations about the scene's axes, radians, as in ROS.
+    """
     localizer = Localizer(checkpoint, device)
     trained = localizer.manifest.scene(scene).camera
     matrix = None if intrinsics is None else read_intrinsics(intrinsics)
@@ -50,11 +54,19 @@ def localize(
             )
         result = localizer.localize(image, camera, scene)
         line = {"image": str(path), "scene": scene, "found": result.world_from_camera is not None}
-        if result.world_from_camera is not None:
+        if result.world_from_camera is not None and result.covariance is not None:
             found.append((float(number), result.world_from_camera))
+            deviations = np.sqrt(result.covariance.diagonal())
             line["position"] = result.world_from_camera[:3, 3].tolist()
             line["quaternion_xyzw"] = quaternion_xyzw(result.world_from_camera).tolist()
-        line |= {"inliers": result.inliers, "cells": result.cells, "reason": result.reason}
+            line["position_std_m"] = deviations[:3].tolist()
+            line["rotation_std_deg"] = np.degrees(deviations[3:]).tolist()
+            line["covariance"] = result.covariance.tolist()
+        line |= {
+            "inliers": result.inlier_count,
+            "cells": len(result.cells.inliers),
+            "reason": result.reason,
+        }
         sys.stdout.write(json.dumps(line) + "\n")
     if tum is not None:
         write_tum(tum, found)

@@ -1,6 +1,7 @@
 """What every data set is read into."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,15 @@ from ofvl_core.datasets import images
 from ofvl_core.datasets.registration import DepthRegistration
 from ofvl_core.errors import DataError
 from ofvl_core.geometry import Array
+
+HOLDOUT = "holdout"
+"""Name of the split that `SceneData.holding_out` makes."""
+
+GOLDEN = 0.618
+"""Golden section: steps of it around a circle never come close to where they were."""
+
+SHORTEST_RUN, LONGEST_RUN = 5, 50
+"""Frames that are held out in a row: in fewer each is like a neighbour that is not, and many leave a hole."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,29 @@ class SceneData:
                 f"({split.capitalize()}Split.txt, dataset.yaml)"
             )
         return frames
+
+    def holding_out(self, share: float) -> "SceneData":
+        """The scene with about `share` of each training sequence moved to a split of its own, `HOLDOUT`.
+
+        They are runs of neighbours, evenly spread over a sequence, and in each sequence elsewhere. One too
+        short to give `SHORTEST_RUN` frames gives none.
+        """
+        kept: list[Frame] = []
+        held: list[Frame] = []
+        phase = 0.0
+        for _, group in groupby(self.frames("train"), key=lambda frame: frame.sequence):
+            sequence = list(group)
+            total = round(share * len(sequence))
+            runs = -(-total // LONGEST_RUN) if total >= SHORTEST_RUN else 0
+            out = np.zeros(len(sequence), bool)
+            phase = (phase + GOLDEN) % 1.0
+            for run in range(runs):
+                length, free = total // runs, len(sequence) // runs
+                start = run * free + round(phase * (free - length))
+                out[start : start + length] = True
+            for frame, is_held in zip(sequence, out, strict=True):
+                (held if is_held else kept).append(frame)
+        return replace(self, splits={**self.splits, "train": kept, HOLDOUT: held})
 
     def read_color(self, frame: Frame) -> NDArray[np.uint8]:
         """RGB image (H, W, 3) of `camera`'s size. Raises DataError when unreadable or of another size."""

@@ -44,6 +44,7 @@ def add_scene(
     Raises CheckpointError when `checkpoint` is unfinished or lacks `share_with`, and for `out` as `train`
     does; ConfigError when `config` asks for another network or the scene's name is taken.
     """
+    scene = scene.holding_out(config.holdout)
     base = load_manifest(checkpoint)
     require_finished(checkpoint, base)
     if config.network != base.architecture:

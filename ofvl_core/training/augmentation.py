@@ -155,9 +155,10 @@ def cell_targets(
     depth = frames.depths[nearest] / 1000.0
     rays = stored.rays(pixels.reshape(-1, 2)).reshape(*depth.shape, 3)
     pose = frames.world_from_camera[indices]
-    points = (rays * depth[..., None]) @ _transposed(pose[:, :3, :3]) + pose[:, None, :3, 3]
+    seen = inside & (depth > 0) & np.isfinite(rays[..., 0])  # a lens may show pixels that have no ray
+    points = (np.nan_to_num(rays) * depth[..., None]) @ _transposed(pose[:, :3, :3]) + pose[:, None, :3, 3]
     shape = (len(indices), -1, camera.height // stride, camera.width // stride)
-    return _transposed(points).reshape(shape), (inside & (depth > 0)).reshape(shape)
+    return _transposed(points).reshape(shape), seen.reshape(shape)
 
 
 def scene_frame(frames: PackedFrames, stride: int) -> tuple[Array, float]:

@@ -98,6 +98,12 @@ class TrainConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the network while training; auto is bfloat16 where that is faster"
     )
+    holdout: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of the frames that training does not see and poses' covariances are calibrated on",
+    )
     seed: int = Field(0, ge=0)
     augmentation: Annotated[Augmentation, _by_name(AUGMENTATIONS, DEFAULT_AUGMENTATION)] = Field(
         AUGMENTATIONS[DEFAULT_AUGMENTATION], description="one of the names, or ranges"

@@ -15,6 +15,7 @@ PAPER: dict[str, Any] = {
     "sharing_decided": 1.0,
     "statistics_rest": 1.0,
     "gradient_clip": None,
+    "holdout": 0.0,
     "augmentation": "paper",
 }
 

@@ -1,5 +1,6 @@
 """Training runs from data set to checkpoint: joint training, adding a scene, resuming either."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ofvl_core.calibration import FEWEST, calibrated
 from ofvl_core.checkpoint import (
     MANIFEST,
     Manifest,
@@ -18,10 +20,13 @@ from ofvl_core.checkpoint import (
     read_tensors,
     require_empty,
     save_checkpoint,
+    save_manifest,
 )
 from ofvl_core.datasets import SceneData
+from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.device import place
-from ofvl_core.errors import CheckpointError, ConfigError, OfvlError, WorkerError
+from ofvl_core.errors import CheckpointError, ConfigError, DataError, OfvlError, WorkerError
+from ofvl_core.localizer import Localizer
 from ofvl_core.network import OFVLMS
 from ofvl_core.resize import input_camera
 from ofvl_core.training.augmentation import BatchSource, scene_frame
@@ -33,6 +38,8 @@ from ofvl_core.training.optimisation import optimizer_tensors, restore_optimizer
 from ofvl_core.training.packed import PackedFrames, pack_frames
 from ofvl_core.training.trainer import Trainer
 from ofvl_core.training.workers import Team, WorkerLostError, team_size, worker_device, worker_rank
+
+log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 HISTORY_LENGTH = 200
@@ -70,6 +77,7 @@ def train(
     loses at most a minute. Started by torchrun, its processes share the work. Raises CheckpointError when
     `out` holds a checkpoint and `resume` was not asked, or does not fit it, and when a worker is lost.
     """
+    scenes = [scene.holding_out(config.holdout) for scene in scenes]
     if resume:
         manifest = resumed(scenes, config, out)
         if len(manifest.trainings) > 1:
@@ -109,9 +117,23 @@ def run(
     out: Path,
     surroundings: Surroundings,
 ) -> bool:
-    """Train the parameters that require gradients as the manifest's latest training says; see `train`."""
-    if manifest.training.finished:
-        return True
+    """Train the parameters that require gradients as the manifest's latest training says; see `train`.
+
+    When that is done its covariance is calibrated on what the scenes hold out.
+    """
+    finished = manifest.training.finished or _train(manifest, make_model, scenes, out, surroundings)
+    if finished and worker_rank() == 0:
+        _calibrate(scenes, out, surroundings.device)
+    return finished
+
+
+def _train(
+    manifest: Manifest,
+    make_model: Callable[[torch.device], OFVLMS],
+    scenes: Sequence[SceneData],
+    out: Path,
+    surroundings: Surroundings,
+) -> bool:
     with _team(len(scenes), worker_device(surroundings.device), out) as team:
         watched = surroundings.monitor if team.rank == 0 else None
         monitor = Monitor(watched, manifest.training.iteration) if watched else None  # may not be writable
@@ -122,6 +144,26 @@ def run(
         finally:
             if monitor is not None:
                 monitor.close()
+
+
+def _calibrate(scenes: Sequence[SceneData], out: Path, device: torch.device) -> None:
+    """Calibrate the checkpoint's latest training, where that was not done and enough frames are held out."""
+    training = load_manifest(out).training
+    if training.calibration is not None or training.config.holdout == 0:
+        return
+    holding = [scene for scene in scenes if scene.splits[HOLDOUT]]
+    count = sum(len(scene.splits[HOLDOUT]) for scene in holding)
+    if count < FEWEST:
+        log.info(
+            "covariances are not calibrated: %d frames are held out, %d are needed; see ofvl calibrate",
+            count,
+            FEWEST,
+        )
+        return
+    try:
+        save_manifest(out, calibrated(Localizer(out, device.type), holding, HOLDOUT))
+    except DataError as error:
+        log.warning("covariances are not calibrated: %s", error)
 
 
 @contextmanager

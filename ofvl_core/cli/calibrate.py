@@ -1,0 +1,59 @@
+"""`ofvl calibrate`: how far to trust a checkpoint's covariances, by frames that training has not seen."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ofvl_core.calibration import calibrated
+from ofvl_core.checkpoint import load_manifest, require_finished, save_manifest
+from ofvl_core.cli.console import DeviceOption, JsonOption, emit_json, progress_bar, stdout
+from ofvl_core.cli.evaluate import as_trained
+from ofvl_core.datasets import find_scenes
+from ofvl_core.errors import CheckpointError
+from ofvl_core.localizer import Localizer
+
+
+def calibrate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, which takes the result.")],
+    data: Annotated[list[Path], typer.Argument(help="Scene folders, or folders of scenes.")],
+    split: Annotated[str, typer.Option(metavar="test|train")] = "test",
+    json: JsonOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Calibrate the covariances of poses on frames that training has not seen.
+
+    This replaces what training found by the frames it held out. Scenes trained together are calibrated
+    together.
+    """
+    if checkpoint.is_file():
+        raise CheckpointError(
+            f"{checkpoint} is a file, and deployment files stay as they are; calibrate the folder that it "
+            "was made of and run ofvl deploy again"
+        )
+    manifest = load_manifest(checkpoint)
+    require_finished(checkpoint, manifest)
+    scenes = [as_trained(path, manifest) for path in find_scenes(data)]
+    with progress_bar() as bar:
+        task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))
+        found = calibrated(Localizer(checkpoint, device), scenes, split, lambda: bar.advance(task))
+    save_manifest(checkpoint, found)
+    names = {scene.name for scene in scenes}
+    rows = [
+        (record.scenes, record.calibration)
+        for record in found.trainings
+        if record.calibration is not None and names & set(record.scenes)
+    ]
+    if json is not None:
+        emit_json([{"scenes": scenes} | calibration.model_dump() for scenes, calibration in rows], json)
+    if json != "-":
+        table = Table("trained together", "poses of frames", "inflation", "within 95 %", box=None)
+        for together, calibration in rows:
+            table.add_row(
+                ", ".join(together),
+                f"{calibration.poses} of {calibration.frames}",
+                f"{calibration.inflation:.2f}",
+                f"{calibration.within_95:.1%}",
+            )
+        stdout.print(table)
