@@ -33,8 +33,8 @@ setup(
     entry_points={
         "console_scripts": [
             "ofvl = ofvl_core.cli:main",
-            "localizer = ofvl_ros.localizer_node:main",
-            "bag_player = ofvl_ros.bag_player:main",
+            "localizer = ofvl_ros.commands:localizer",
+            "bag_player = ofvl_ros.commands:bag_player",
         ]
     },
     # Without it `colcon test` runs unittest, finds nothing and calls that a success.

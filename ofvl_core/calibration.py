@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.stats import chi2, norm
+from scipy.special import chdtri, ndtri
 
 from ofvl_core.covariance import normalised_error_squared
 from ofvl_core.datasets import SceneData
@@ -138,5 +138,5 @@ def inflation_of(errors: Array) -> float:
     neighbours in time, it varies half as much as the one in their order.
     """
     logs = np.log(errors)
-    quantile = np.exp(logs.mean() + norm.ppf(MATCHED) * logs.std(ddof=1))
-    return float(quantile / chi2.ppf(MATCHED, 6))
+    quantile = np.exp(logs.mean() + ndtri(MATCHED) * logs.std(ddof=1))
+    return float(quantile / chdtri(6, 1 - MATCHED))

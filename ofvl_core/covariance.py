@@ -8,7 +8,7 @@ along the world's axes.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from ofvl_core.correspondences import Correspondences
 from ofvl_core.geometry import Array, invert
@@ -23,7 +23,8 @@ held-out images had 0.18."""
 FAR = 1000.0
 """Standard deviations that a cell behind the camera is taken to be off."""
 
-_MEDIANS = chi2.ppf(0.5, [1, 2, 3])
+_MEDIANS = chdtri([1, 2, 3], 0.5)
+"""Of chi-square with 1, 2 and 3 degrees of freedom."""
 
 
 def pose_covariance(world_from_camera: Array, cells: Correspondences, inliers: NDArray[np.bool_]) -> Array:

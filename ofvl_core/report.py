@@ -83,6 +83,16 @@ def _with_average(summaries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*summaries, average(summaries)] if len(summaries) > 1 else list(summaries)
 
 
+def honesty(summaries: Sequence[dict[str, Any]]) -> str:
+    """How often poses lie where their covariances say, in one sentence."""
+    shares = [
+        f"{summary['scene']} {summary['nees_within_95']:.0%}"
+        for summary in summaries
+        if summary["nees_within_95"] is not None
+    ]
+    return f"Poses within their covariance's 95 %: {', '.join(shares) or 'there are none'}."
+
+
 def write_report(
     folder: Path,
     title: str,

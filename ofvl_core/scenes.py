@@ -82,10 +82,12 @@ def merge(checkpoints: Sequence[Path], out: Path) -> None:
                 manifest.scenes.append(record)
             elif holder.manifest.scene(record.name) != record:
                 raise _different(record.name, holder, source, "camera, frames or whose convolutions it uses")
-        known = [_without_history(training) for training in manifest.trainings]
-        manifest.trainings.extend(
-            training for training in source.manifest.trainings if _without_history(training) not in known
-        )
+        for training in source.manifest.trainings:
+            known = [_identity(one) for one in manifest.trainings]
+            if _identity(training) not in known:
+                manifest.trainings.append(training)
+            elif manifest.trainings[same := known.index(_identity(training))].calibration is None:
+                manifest.trainings[same] = training
         used = source.model.used_tensors()
         for name, tensor in source.model.state_dict().items():
             if not torch.equal(tensors.setdefault(name, tensor), tensor) and name in used:
@@ -130,6 +132,6 @@ def _different(scene: str, one: _Source, other: _Source, what: str) -> Checkpoin
     )
 
 
-def _without_history(training: TrainingRecord) -> TrainingRecord:
-    """What tells trainings apart; deployment files keep no histories."""
-    return training.model_copy(update={"history": [], "sharing": []})
+def _identity(training: TrainingRecord) -> TrainingRecord:
+    """What tells trainings apart: deployment files keep no histories, and calibrations are made later too."""
+    return training.model_copy(update={"history": [], "sharing": [], "calibration": None})

@@ -50,6 +50,9 @@ JUMP_BACK = 1.0
 STATUS_PERIOD = 1.0
 """Seconds between two messages on /diagnostics."""
 
+PASSING = 1.0
+"""Seconds that such a state may last before the log speaks of it."""
+
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -68,7 +71,8 @@ class LocalizerNode(LifecycleNode):
         self._localizer: Localizer | None = None
         self._is_active = False
         self._state, self._reason, self._scene = "inactive", "not configured", ""
-        self._logged = 0.0
+        self._since = self._logged = 0.0
+        self._logged_state = self._state
         self._health = Health()
         self._triggers: list[tuple[float, Future]] = []
         self.exit_code = 0
@@ -254,6 +258,8 @@ class LocalizerNode(LifecycleNode):
     def _on_time_jump(self, _: Any) -> None:
         if self._is_active:
             self._forget("the clock jumped back")
+        elif self._localizer is not None:
+            self._buffer.clear()
 
     def _forget(self, cause: str) -> None:
         """A bag starts again: where things were is not true any more."""
@@ -304,16 +310,22 @@ class LocalizerNode(LifecycleNode):
     # --------------------------------------------------------------------------------------- status
 
     def _set_state(self, state: str, reason: str) -> None:
-        """Say how it is: always on localization_status, in the log when it changes and while it stays bad."""
+        """Say how it is: always on localization_status, in the log when it changes and while it stays bad.
+
+        One bad image among good ones, and one that comes before its camera_info, are not worth a line.
+        """
         now, is_bad = time.monotonic(), LEVELS[state] in (WARN, ERROR)
-        if state != self._state or (is_bad and now - self._logged > SILENCE):
+        if state != self._state:
+            self._since = now
+        self._state, self._reason = state, reason
+        self._status.publish(self._localization_status())
+        is_passing = state in ("rejected", "no camera_info") and now - self._since < PASSING
+        if (state != self._logged_state and not is_passing) or (is_bad and now - self._logged > SILENCE):
+            self._logged_state, self._logged = state, now
             if is_bad:  # rclpy wants one severity a line of code
                 self.get_logger().warning(f"{state}: {reason}")
             else:
                 self.get_logger().info(f"{state}: {reason}")
-            self._logged = now
-        self._state, self._reason = state, reason
-        self._status.publish(self._localization_status())
 
     def _localization_status(self) -> DiagnosticStatus:
         values = {"state": self._state, "scene": self._scene, "scene asked for": self._value("scene")}
@@ -378,7 +390,10 @@ class LocalizerNode(LifecycleNode):
 
         def load() -> None:
             try:
-                future.set_result(self._load())
+                localizer = self._load()
+                if self._is_active:  # here, since the executor must not wait for it
+                    self._make_ready(localizer)
+                future.set_result(localizer)
             except Exception as error:  # also a bug must not leave the caller waiting
                 future.set_result(error)
             if self.executor is not None:
@@ -403,7 +418,6 @@ class LocalizerNode(LifecycleNode):
             raise ConfigError("the node is not configured: configure it, which loads the checkpoint")
         _require_scene(self._value("scene"), localizer.scenes)
         if self._is_active:
-            self._make_ready(localizer)
             self._pipeline.later(lambda: self._pipeline.replace_localizer(localizer))
         self._localizer = localizer
         self._publish_scenes(self._scene)

@@ -184,6 +184,7 @@ class Pipeline:
         try:
             if self._scene:
                 localization = self.localizer.localize(image, camera, self._scene, depth)
+                self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
         except OfvlError as error:
@@ -191,6 +192,16 @@ class Pipeline:
         found["localization"] = localization
         found["map_frame"] = map_frame(self._parameter("map_frame"), self._scene)
         return localization
+
+    def _doubt_scene(self, localization: Localization, camera: Camera) -> None:
+        """A scene that was found must go on fitting what the camera sees; one that was set is not doubted."""
+        if self._wanted != AUTO:
+            return
+        self._search.update([localization], camera)
+        if self._scene not in self._search.candidates:
+            left = self._scene
+            self.start_over()
+            raise _Stop("searching", f"what the camera sees does not fit {left} any more")
 
     def _find_scene(
         self, image: NDArray[np.uint8], camera: Camera, depth: NDArray[np.float32] | None
@@ -216,18 +227,11 @@ class Pipeline:
     ) -> None:
         """Decide whether the localization may be believed, and what it says together with those before it."""
         camera_frame, stamp = found["camera_frame"], found["stamp"]
-        base_frame, odom_frame = self._parameter("base_frame") or camera_frame, self._parameter("odom_frame")
+        base_frame = self._parameter("base_frame") or camera_frame
+        camera_from_base = self._transform(camera_frame, base_frame, stamp)
         odom_from_base = None
-        try:
-            camera_from_base = self._tree.transform(camera_frame, base_frame, stamp)
-            if self._tree.has_odometry(camera_frame):
-                odom_from_base = self._tree.transform(odom_frame, base_frame, stamp)
-        except TransformException as error:
-            raise _Stop(
-                "no transform",
-                f"tf does not lead to '{base_frame}' at the image's stamp ({error}): start the robot's tf, "
-                "check its stamps, or for a camera alone set base_frame to ''",
-            ) from None
+        if self._tree.has_odometry(camera_frame):
+            odom_from_base = self._transform(self._parameter("odom_frame"), base_frame, stamp)
         if self._prior is not None:
             self._tracker.prior(taken_at, odom_from_base, self._prior)
             self._prior = None
@@ -235,13 +239,15 @@ class Pipeline:
         fix = None if doubt else _fix(localization, camera_from_base)
         track = self._tracker.update(taken_at, odom_from_base, fix)
         if track.map_from_base is None or fix is None:
-            if doubt and track.state in ("starting", "lost"):
+            if doubt and self._wanted == AUTO and track.state == "lost":
+                self.start_over()
+            elif doubt and self._wanted != AUTO and track.state in ("starting", "lost"):
                 self._look_around(found, depth)
             state = "rejected" if track.state == "tracking" else track.state
             raise _Stop(state, doubt or track.reason or "")
+        found["map_transform"] = self._map_transform(track, camera_frame, base_frame, stamp)
         found["pose"] = Pose(track.map_from_base, fix.map_from_base, fix.covariance)
         found["is_found"], self._was_found = track.is_recovery or not self._was_found, True
-        found["map_transform"] = self._map_transform(track, camera_frame, base_frame, stamp)
 
     def _map_transform(
         self, track: Track, camera_frame: str, base_frame: str, stamp: TimeMessage
@@ -257,14 +263,21 @@ class Pipeline:
             return MapTransform(track.map_from_odom, child, lasts=True)
         assert track.map_from_base is not None
         return MapTransform(
-            track.map_from_base @ self._tree.transform(base_frame, child, stamp), child, lasts=False
+            track.map_from_base @ self._transform(base_frame, child, stamp), child, lasts=False
         )
 
+    def _transform(self, target: str, source: str, stamp: TimeMessage) -> Array:
+        try:
+            return self._tree.transform(target, source, stamp)
+        except TransformException as error:
+            raise _Stop(
+                "no transform",
+                f"tf does not lead from '{source}' to '{target}' at the image's stamp ({error}): start the "
+                "robot's tf, check its stamps, or for a camera alone set base_frame to ''",
+            ) from None
+
     def _look_around(self, found: dict[str, Any], depth: NDArray[np.float32] | None) -> None:
-        """Maybe the camera sees another scene. With scene auto the search begins anew."""
-        if self._wanted == AUTO:
-            self.start_over()
-            return
+        """Maybe the camera sees another scene than the one that was set."""
         scenes = self._search.candidates
         localizations = self.localizer.localize_in_each(found["image"], found["camera"], scenes, depth)
         self._search.update(localizations, found["camera"])

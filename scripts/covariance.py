@@ -1,7 +1,7 @@
 """Are covariances honest? The shares of `make demo`'s test drives whose errors they cover, room by room.
 
 The rooms' inflation was found in training, on frames held out of the drives that it learned from. Run
-`make demo` first, then `.venv/bin/python scripts/covariance.py [CHECKPOINT DATA]`.
+`make demo` first, then `.venv/bin/python scripts/covariance.py [CHECKPOINT DATA...]`.
 """
 
 import sys
@@ -18,8 +18,8 @@ BOUNDS = (0.85, 0.99)
 
 
 def main() -> None:
-    checkpoint, data = map(Path, sys.argv[1:]) if len(sys.argv) > 1 else (DEMO / "model", DEMO / "scenes")
-    scenes = [load_scene(path) for path in find_scenes([data])]
+    checkpoint, *data = map(Path, sys.argv[1:] or (DEMO / "model", DEMO / "scenes"))
+    scenes = [load_scene(path) for path in find_scenes(data)]
     known = load_manifest(checkpoint)
     localizer = Localizer(checkpoint)
     missed = []

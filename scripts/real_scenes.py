@@ -44,14 +44,15 @@ def main() -> None:
     ofvl("bag", "from-dataset", DATA / PLAYED, OUT / "bag")
     with RunningLocalizer(OUT / "model", realsense.CAMERA_FRAME, OUT / "localizer.log") as localizer:
         localizer.select_scene(PLAYED)
-        played = localizer.score(OUT / "bag", DATA / PLAYED).summary()
+        single, _ = localizer.score(OUT / "bag", DATA / PLAYED)
+    played = single.summary()
     print_table([played])
-    single = json.loads((OUT / "evaluation.json").read_text())["scenes"]
-    write_json(OUT / "results.json", {"scenes": single, "through_ros": [played]})
+    scenes = json.loads((OUT / "evaluation.json").read_text())["scenes"]
+    write_json(OUT / "results.json", {"scenes": scenes, "through_ros": [played]})
     iterations = load_manifest(OUT / "model").training.iteration
     write_text(
         OUT / "tables.md",
-        f"Trained in {minutes:.0f} minutes, {iterations} iterations.\n\n{markdown(single)}\n"
+        f"Trained in {minutes:.0f} minutes, {iterations} iterations.\n\n{markdown(scenes)}\n"
         f"As a bag through the node:\n\n{markdown([played])}",
     )
     console.print(f"tables: {OUT / 'tables.md'}", highlight=False, soft_wrap=True)

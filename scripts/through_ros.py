@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -25,10 +27,12 @@ from sensor_msgs.msg import Image
 
 from ofvl_core import realsense
 from ofvl_core.bag import frame_stamps
-from ofvl_core.datasets import load_scene
+from ofvl_core.covariance import normalised_error_squared
+from ofvl_core.datasets import Frame, load_scene
 from ofvl_core.datasets.robot import load_robot
 from ofvl_core.evaluation import Result, SceneEvaluation, training_poses
-from ofvl_core.geometry import Array, invert, transform
+from ofvl_core.geometry import Array, invert
+from ofvl_ros.messages import pose_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
 LAST_POSE = 2.0
@@ -48,6 +52,14 @@ def environment() -> dict[str, str]:
     }
 
 
+class _Heard(NamedTuple):
+    """A pose of the base as it arrived here."""
+
+    arrived: float
+    map_from_base: Array
+    covariance: Array | None
+
+
 class RunningLocalizer:
     """The localizer node as a process, and a node here that listens to it.
 
@@ -64,11 +76,15 @@ class RunningLocalizer:
         rclpy.init()
         self._node = Node("score")
         self._images: dict[int, float] = {}
-        self._poses: dict[int, tuple[float, Array]] = {}
+        self._single: dict[int, _Heard] = {}
+        self._fused: dict[int, _Heard] = {}
         self._node.create_subscription(
             Image, realsense.COLOR_IMAGE, self._on_image, qos_profile_sensor_data, raw=True
         )
-        self._node.create_subscription(PoseStamped, "pose", self._on_pose, 100)
+        self._node.create_subscription(PoseStamped, "pose", self._on_fused, 100)
+        self._node.create_subscription(
+            PoseWithCovarianceStamped, "pose_with_covariance", self._on_single, 100
+        )
         self._set_parameters = self._node.create_client(SetParameters, "localizer/set_parameters")
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self._node)
@@ -104,26 +120,48 @@ class RunningLocalizer:
         if answer is None or not answer.results[0].successful:
             raise SystemExit(f"the localizer refused scene {scene}; its log is {self._log_path}")
 
-    def score(self, bag: Path, scene_root: Path, rate: float = 1.0, split: str = "test") -> SceneEvaluation:
-        """Play a bag that `ofvl bag from-dataset` made of `scene_root`; compare `pose` with the truth."""
+    def score(
+        self, bag: Path, scene_root: Path, rate: float = 1.0, split: str = "test"
+    ) -> tuple[SceneEvaluation, SceneEvaluation]:
+        """Play a bag that `ofvl bag from-dataset` made of `scene_root`; compare poses with the truth.
+
+        The first evaluation is of single images, `pose_with_covariance`; the second of `pose`, which images
+        and odometry make together.
+        """
         scene, robot = load_scene(scene_root), load_robot(scene_root)
         optical_from_base = invert(robot.base_from_optical if robot else realsense.BODY_FROM_OPTICAL)
         self._images.clear()
-        self._poses.clear()
+        self._single.clear()
+        self._fused.clear()
         parameters = {"bag": bag, "rate": rate, "wait_for_subscriber": realsense.COLOR_IMAGE}
         with console.status(f"playing {bag.name}"):
             if self._start("bag_player", parameters, {}).wait() != 0:
                 raise SystemExit(f"the bag was not played to its end; see {self._log_path}")
             time.sleep(LAST_POSE)
+        frames, training = scene.frames(split), training_poses(scene) @ optical_from_base
+        single, fused = (
+            SceneEvaluation(scene.name, self._results(frames, heard, optical_from_base), training)
+            for heard in (self._single, self._fused)
+        )
+        return single, fused
+
+    def _results(
+        self, frames: Sequence[Frame], heard: dict[int, "_Heard"], optical_from_base: Array
+    ) -> list[Result]:
         results = []
-        frames = scene.frames(split)
         for stamp, frame in zip(frame_stamps(frames), frames, strict=True):
-            arrived, estimated = self._poses.get(stamp, (np.inf, None))
-            reason = None if estimated is not None else "no pose received"
-            latency = arrived - self._images.get(stamp, arrived)
-            true = frame.world_from_camera @ optical_from_base
-            results.append(Result(frame.name, frame.color, true, estimated, latency, reason))
-        return SceneEvaluation(scene.name, results, training_poses(scene) @ optical_from_base)
+            true, pose = frame.world_from_camera @ optical_from_base, heard.get(stamp)
+            if pose is None:
+                results.append(Result(frame.name, frame.color, true, None, None, "no pose received"))
+                continue
+            normalised = None
+            if pose.covariance is not None:
+                normalised = normalised_error_squared(pose.map_from_base, pose.covariance, true)
+            latency = pose.arrived - self._images.get(stamp, pose.arrived)
+            results.append(
+                Result(frame.name, frame.color, true, pose.map_from_base, latency, None, normalised)
+            )
+        return results
 
     def _start(
         self, module: str, parameters: dict[str, object], remappings: dict[str, str]
@@ -139,15 +177,22 @@ class RunningLocalizer:
         seconds, nanoseconds = struct.unpack_from("<iI", serialized, 4)  # the stamp begins every Image
         self._images[seconds * 1_000_000_000 + nanoseconds] = time.monotonic()
 
-    def _on_pose(self, message: PoseStamped) -> None:
-        now, stamp = time.monotonic(), message.header.stamp
-        p, q = message.pose.position, message.pose.orientation
-        pose = transform([p.x, p.y, p.z], [q.x, q.y, q.z, q.w])
-        self._poses[stamp.sec * 1_000_000_000 + stamp.nanosec] = (now, pose)
+    def _on_fused(self, message: PoseStamped) -> None:
+        self._fused[_nanoseconds(message)] = _Heard(time.monotonic(), pose_matrix(message.pose), None)
+
+    def _on_single(self, message: PoseWithCovarianceStamped) -> None:
+        covariance = np.array(message.pose.covariance).reshape(6, 6)
+        heard = _Heard(time.monotonic(), pose_matrix(message.pose.pose), covariance)
+        self._single[_nanoseconds(message)] = heard
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
             self._executor.spin()
+
+
+def _nanoseconds(message: PoseStamped | PoseWithCovarianceStamped) -> int:
+    stamp = message.header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def _quoted(value: object) -> str:

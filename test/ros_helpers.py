@@ -81,10 +81,11 @@ def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
 class NodeProcess:
     """A node of this project as a process of its own, with what it logged."""
 
-    def __init__(self, module: str, *remappings: str, **parameters: Any) -> None:
+    def __init__(self, executable: str, *remappings: str, **parameters: Any) -> None:
         arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         arguments += [word for remapping in remappings for word in ("-r", remapping)]
-        command = [sys.executable, "-m", f"ofvl_ros.{module}", "--ros-args", *arguments]
+        code = f"import sys; from ofvl_ros.commands import {executable}; sys.exit({executable}())"
+        command = [sys.executable, "-c", code, "--ros-args", *arguments]
         environment = os.environ | {
             "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
             "RCUTILS_COLORIZED_OUTPUT": "0",

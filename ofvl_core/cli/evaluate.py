@@ -1,8 +1,7 @@
 """`ofvl evaluate`: errors of a checkpoint on held-out frames."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -22,7 +21,7 @@ from ofvl_core.datasets import SceneData, find_scenes, load_scene
 from ofvl_core.evaluation import average, evaluate_scene, write_trajectories
 from ofvl_core.localizer import Localizer
 from ofvl_core.network.parameters import count_parameters
-from ofvl_core.report import write_report
+from ofvl_core.report import honesty, write_report
 
 
 def evaluate(
@@ -59,10 +58,10 @@ def evaluate(
         f"{len(localizer.scenes)} scenes: {shared / 1e6:.3f} M shared by all, {counts.per_scene / 1e6:.3f} M "
         "a scene."
     )
-    honesty = _honesty(summaries)
+    said = honesty(summaries)
     if json != "-":
         print_table(summaries)
-        for sentence in (honesty, size):
+        for sentence in (said, size):
             stdout.print(sentence, highlight=False, soft_wrap=True)
     if json is not None:
         content = {
@@ -79,20 +78,9 @@ def evaluate(
         stderr.print(f"trajectories: {trajectories}", soft_wrap=True)
     if report is not None:
         title = f"{localizer.manifest.architecture.name} on {len(scenes)} scenes"
-        introduction = (
-            f"Single colour images of the {split} split, one model for all scenes. {size} {honesty}"
-        )
+        introduction = f"Single colour images of the {split} split, one model for all scenes. {size} {said}"
         page = write_report(report, title, introduction, summaries, evaluations)
         stderr.print(f"report: {page}", soft_wrap=True)
-
-
-def _honesty(summaries: Sequence[dict[str, Any]]) -> str:
-    shares = [
-        f"{summary['scene']} {summary['nees_within_95']:.0%}"
-        for summary in summaries
-        if summary["nees_within_95"] is not None
-    ]
-    return f"Poses within their covariance's 95 %: {', '.join(shares) or 'there are none'}."
 
 
 def as_trained(path: Path, manifest: Manifest) -> SceneData:

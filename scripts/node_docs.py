@@ -1,0 +1,73 @@
+"""Writes down the parameters of the nodes, from the tables by which the nodes declare them.
+
+    .venv/bin/python scripts/node_docs.py
+
+config/localize.yaml as a whole, and in docs/node.md what lies between the marks of each node.
+"""
+
+import json
+import textwrap
+from pathlib import Path
+
+from ofvl_core.files import write_text
+from ofvl_ros import bag_player, localizer_parameters
+from ofvl_ros.parameters import Spec
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE, PAGE = ROOT / "config" / "localize.yaml", ROOT / "docs" / "node.md"
+TABLES = {"localizer": localizer_parameters.PARAMETERS, "bag_player": bag_player.PARAMETERS}
+
+MARK = " *"
+"""Follows what is said of a parameter that may change while the node is configured."""
+
+HEAD = """\
+# Parameters of the localizer node, with their defaults. Those marked * may change while the node is
+# configured; the others are read when it is: set /localizer's lifecycle to cleanup, configure, activate.
+/**:
+  ros__parameters:
+"""
+
+
+def parameter_file() -> str:
+    """What config/localize.yaml should hold."""
+    indent = " " * 4
+    entries = []
+    for name, spec in TABLES["localizer"].items():
+        comment = textwrap.fill(
+            _meaning(spec),
+            width=110,
+            initial_indent=f"{indent}# ",
+            subsequent_indent=f"{indent}# ",
+        )
+        entries.append(f"{comment}\n{indent}{name}: {_value(spec)}\n")
+    return HEAD + "\n".join(entries)
+
+
+def with_tables(page: str) -> str:
+    """docs/node.md with the tables that should be in it. Raises ValueError when it lacks a node's marks."""
+    for node, specs in TABLES.items():
+        begin, end = f"<!-- {node}: scripts/node_docs.py -->\n", f"<!-- {node}: end -->"
+        before, begun, rest = page.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (begun and ended):
+            raise ValueError(f"{PAGE} has no place for the parameters of {node}: put {begin}{end} there")
+        rows = [f"| `{name}` | `{_value(spec)}` | {_meaning(spec)} |\n" for name, spec in specs.items()]
+        page = "".join([before, begin, "| parameter | default | |\n|---|---|---|\n", *rows, end, after])
+    return page
+
+
+def _value(spec: Spec) -> str:
+    """The default as YAML."""
+    plain = isinstance(spec.default, str) and spec.default
+    return str(spec.default) if plain else json.dumps(spec.default)
+
+
+def _meaning(spec: Spec) -> str:
+    """What is said of a parameter."""
+    allowed = f" ({spec.rule.words})" if spec.rule.words else ""
+    return f"{spec.description}{allowed}{MARK * spec.changeable}"
+
+
+if __name__ == "__main__":
+    write_text(FILE, parameter_file())
+    write_text(PAGE, with_tables(PAGE.read_text()))

@@ -1,0 +1,225 @@
+"""The documents say of the nodes what is so: parameters, topics, services, states, messages, commands."""
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import rclpy
+import typer
+from rclpy.lifecycle import LifecycleNode
+from rclpy.parameter import Parameter
+from tf2_ros import Buffer, TransformListener
+
+from ofvl_core.cli import app
+from ofvl_ros.bag_player import PARAMETERS as PLAYER_PARAMETERS
+from ofvl_ros.frames import MapBroadcaster
+from ofvl_ros.health import Health
+from ofvl_ros.initialpose import InitialPose
+from ofvl_ros.inputs import CameraInputs
+from ofvl_ros.localizer_node import NAME, LocalizerNode
+from ofvl_ros.localizer_parameters import PARAMETERS
+from ofvl_ros.outputs import Outputs
+from ofvl_ros.states import LEVELS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+
+CORE = ("camera", "checkpoint", "deployment", "device", "localizer", "pose", "resize", "tracking", "trust")
+"""Modules of the core whose sentences the localizer passes on."""
+
+NEVER_SAID = {"assemble", "require_empty", "require_finished", "save_deployment", "write_deployment"}
+"""Functions in them that the node does not call, or whose errors become others."""
+
+COUNTED = ("count", "took")
+"""Methods of Health, whose names appear in /diagnostics."""
+
+
+def text(page: str) -> str:
+    """A page in one line, so that a message broken by the page's width is found."""
+    return " ".join((DOCS / page).read_text().split())
+
+
+@pytest.fixture(scope="module")
+def node_docs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("node_docs", ROOT / "scripts" / "node_docs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_parameters_are_documented_as_they_are_declared(node_docs: ModuleType) -> None:
+    remedy = "run scripts/node_docs.py"
+    assert node_docs.FILE.read_text() == node_docs.parameter_file(), remedy
+    page = node_docs.PAGE.read_text()
+    assert page == node_docs.with_tables(page), remedy
+
+
+def test_a_page_without_a_place_for_the_parameters_is_refused(node_docs: ModuleType) -> None:
+    with pytest.raises(ValueError, match="no place for the parameters of localizer"):
+        node_docs.with_tables("nothing")
+
+
+@pytest.mark.parametrize("state", LEVELS)
+def test_states_are_documented(state: str) -> None:
+    assert f"| `{state}` |" in text("node.md")
+    assert f"`{state}`" in text("troubleshooting.md")
+
+
+# ------------------------------------------------------------------------------------ topics and services
+
+
+def interface(node: Any, kind: str) -> set[str]:
+    """Names of a node's `publishers`, `subscriptions` or `services`; `~/` for what is below its own name."""
+    name = "srv_name" if kind == "services" else "topic_name"
+    names = {getattr(entity, name) for entity in getattr(node, kind)}
+    return {re.sub(rf"^/?{node.get_name()}/", "~/", name) for name in names}
+
+
+def test_topics_and_services_are_documented() -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        plain = LifecycleNode("plain", context=context)
+        node = LocalizerNode(context=context, parameter_overrides=[Parameter("checkpoint", value="none")])
+        Outputs(node)
+        MapBroadcaster(node, 20.0, 0.1, 30.0)
+        TransformListener(Buffer(), node)
+        for use in ("accept", "publish"):
+            InitialPose(node, use, print)
+        for transport in ("raw", "compressed"):
+            CameraInputs(node, transport, transport, "best_effort", Health(), print)
+        page = text("node.md")
+        for kind in ("publishers", "subscriptions", "services"):
+            own = interface(node, kind) - interface(plain, kind)
+            assert own
+            for name in own:
+                written = name if name in ("/tf", "/tf_static", "/diagnostics") else name.lstrip("/")
+                assert f"`{written}`" in page, f"{kind}: {name} is not in docs/node.md"
+        assert f"/{NAME}" in page
+        node.destroy_node()
+        plain.destroy_node()
+    finally:
+        context.try_shutdown()
+
+
+# ------------------------------------------------------------------------------------------------ messages
+
+
+def unsaid(node: ast.AST) -> list[ast.AST | None]:
+    """Children of a node that no user is ever told."""
+    if isinstance(node, ast.FunctionDef) and node.name in NEVER_SAID:
+        return [node]
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return [node]  # a docstring
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("Spec", "Rule", *COUNTED):
+        return [node]
+    if isinstance(node, ast.Dict):
+        return list(node.keys)
+    if isinstance(node, ast.Subscript):
+        return [node.slice]
+    return [getattr(node, "annotation", None), getattr(node, "returns", None)]
+
+
+def strings(node: ast.AST) -> Iterator[list[str]]:
+    """The strings below a node that a user may be told, each as its constant parts."""
+    skipped = unsaid(node)
+    if node in skipped:
+        return
+    if isinstance(node, ast.JoinedStr):
+        yield [part.value for part in node.values if isinstance(part, ast.Constant)]
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield [node.value]
+    inner = [part.value for part in getattr(node, "values", []) if isinstance(part, ast.FormattedValue)]
+    for child in inner if isinstance(node, ast.JoinedStr) else ast.iter_child_nodes(node):
+        if child not in skipped:
+            yield from strings(child)
+
+
+def words(part: str) -> int:
+    """How many words there are, marks and signs not counted."""
+    return sum(bool(re.search("[a-z]", word)) for word in part.split())
+
+
+def fragments(path: Path) -> set[str]:
+    """What is constant in a module's sentences: the parts of three words and more, else the longest."""
+    found = set()
+    for parts in strings(ast.parse(path.read_text())):
+        cleaned = [" ".join(part.split()) for part in parts]
+        if sum(map(words, cleaned)) >= 3:
+            long = [part for part in cleaned if words(part) >= 3]
+            found |= set(long or [max(cleaned, key=len)])
+    return found
+
+
+MODULES = [
+    *sorted((ROOT / "ofvl_ros").glob("*.py")),
+    *(ROOT / "ofvl_core" / f"{name}.py" for name in CORE),
+]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_messages_are_documented(path: Path) -> None:
+    page = text("troubleshooting.md")
+    missing = sorted(fragment for fragment in fragments(path) if fragment not in page)
+    assert not missing, f"docs/troubleshooting.md says nothing of {missing}"
+
+
+def test_messages_are_found() -> None:
+    told = fragments(ROOT / "ofvl_ros" / "inputs.py") | fragments(ROOT / "ofvl_core" / "trust.py")
+    assert "nobody publishes it, start the camera or remap 'image'" in told  # returned
+    assert "does not offer reliable delivery: set image_qos to best_effort" in told  # logged
+    assert "the position is known to" in told
+    assert not any("Subscribes" in fragment for fragment in told)
+
+
+def test_diagnostics_are_documented() -> None:
+    names = {
+        node.args[0].value
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in COUNTED
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert {"images received", "decoding"} <= names
+    for name in names:
+        assert f"`{name}`" in text("node.md"), f"docs/node.md says nothing of '{name}'"
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def launch_arguments(name: str) -> set[str]:
+    """The keys of all dictionaries in a launch file, and of the one it includes."""
+    names = {"localize", name}
+    trees = [ast.parse((ROOT / "launch" / f"{name}.launch.py").read_text()) for name in names]
+    dictionaries = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Dict)]
+    return {key.value for one in dictionaries for key in one.keys if isinstance(key, ast.Constant)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_launch_commands_exist(page: Path) -> None:
+    whole = page.read_text().replace("\\\n", " ")
+    for name, rest in re.findall(r"ros2 launch ofvl_ros (\w+)\.launch\.py(.*)", whole):
+        given = set(re.findall(r"([\w.]+):=", rest.split("`")[0]))
+        assert given <= launch_arguments(name), (page.name, name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_other_commands_exist(page: Path) -> None:
+    written = page.read_text().replace("\\\n", " ")
+    parameters = {*PARAMETERS, *PLAYER_PARAMETERS}
+    for line in written.splitlines():
+        assert set(re.findall(r" -p (\w+):=", line)) <= parameters, line
+        assert set(re.findall(r"param set /localizer (\w+)", line)) <= parameters, line
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    called = re.findall(r"(?m)^(?:ros2 run ofvl_ros |\.venv/bin/)?ofvl ([a-z][\w-]*)", written)
+    assert set(called) <= known
