@@ -193,6 +193,8 @@ class Localizer:
         cells = Cells(view.pixels, points, uncertainties, estimate.inliers, view.columns)
         if estimate.world_from_camera is None:
             return Localization(scene, None, None, np.inf, estimate.reason, cells)
+        if not estimate.used_depths:
+            seen = seen._replace(depths=None)
         covariance = pose_covariance(estimate.world_from_camera, seen, estimate.inliers)
         inflation = self.manifest.calibration(scene).inflation
         uncertainty = float(np.median(uncertainties[estimate.inliers]))

@@ -35,11 +35,15 @@ class PoseOptions:
 
 @dataclass(frozen=True)
 class PoseEstimate:
-    """`world_from_camera` (4, 4) or None with the `reason`; `inliers` is a mask over the input (N,)."""
+    """`world_from_camera` (4, 4) or None with the `reason`; `inliers` is a mask over the input (N,).
+
+    `used_depths` says whether the cells' depths had a part in it.
+    """
 
     world_from_camera: Array | None
     inliers: NDArray[np.bool_]
     reason: str | None = None
+    used_depths: bool = False
 
 
 def estimate_pose(cells: Correspondences, focal: float, options: PoseOptions = PoseOptions()) -> PoseEstimate:
@@ -77,7 +81,7 @@ def estimate_pose(cells: Correspondences, focal: float, options: PoseOptions = P
         return failed(f"{agree.sum()} cells agree with the pose, at least {options.min_inliers} must")
     inliers = np.zeros(total, bool)
     inliers[usable[agree]] = True
-    return PoseEstimate(invert(camera_from_world), inliers)
+    return PoseEstimate(invert(camera_from_world), inliers, used_depths=cells.depths is not None)
 
 
 def _is_degenerate(points: Array) -> bool:

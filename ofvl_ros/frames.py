@@ -6,9 +6,9 @@ camera's own tree, whatever that is: base_link or camera_link, the optical frame
 parents it.
 """
 
+import re
 import threading
 import time
-from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -38,20 +38,23 @@ its first parent, and tf2 never forgets that this frame once moved.
 
 
 class CameraTree:
-    """The frames above the camera, as a tf2 buffer knows them. `map_frames` are those that we put there."""
+    """The frames above the camera, as a tf2 buffer knows them.
+
+    `map_frame` is the one that we put there, maybe with {scene} for the scene's name.
+    """
 
     def __init__(
         self,
         buffer: Buffer,
         mode: str,
-        map_frames: Collection[str],
+        map_frame: str,
         odom_frame: str,
         base_frame: str,
         timeout: Duration,
     ) -> None:
         self._buffer = buffer
         self._mode = mode
-        self._map_frames = map_frames
+        self._is_map = re.compile(re.escape(map_frame).replace(re.escape("{scene}"), ".+")).fullmatch
         self._odom_frame = odom_frame
         self._base_frame = base_frame
         self._timeout = timeout
@@ -108,7 +111,7 @@ class CameraTree:
         lineage = [frame]
         # Our own broadcasts come back through the listener: stop below the map.
         while (parent := frames.get(lineage[-1], {}).get("parent")) is not None:
-            if parent in lineage or parent in self._map_frames:
+            if parent in lineage or self._is_map(parent):
                 break
             lineage.append(parent)
         return lineage
@@ -127,16 +130,19 @@ class MapBroadcaster:
 
     What is sent again is dated `tolerance` seconds ahead of the node's clock, as AMCL does, so that it holds
     until the next one; it ends `lifetime` seconds after the last image that confirmed it. A scene switch
-    stops it first: odom must never have two parents at one time.
+    stops it first, and another map waits until what was dated ahead is over: odom has one parent at a time.
     """
 
-    def __init__(self, node: Node, rate: float, tolerance: float, lifetime: float) -> None:
+    def __init__(
+        self, node: Node, broadcaster: TransformBroadcaster, rate: float, tolerance: float, lifetime: float
+    ) -> None:
         self._node = node
-        self._broadcaster = TransformBroadcaster(node)
+        self._broadcaster = broadcaster
         self._tolerance = Duration(seconds=tolerance)
         self._lifetime = Duration(seconds=lifetime)
         self._repeated: TransformStamped | None = None
         self._end = Time()
+        self._sent_parent, self._sent_until = "", 0
         self._lock = threading.Lock()
         self._timer = node.create_timer(1.0 / rate, self._repeat)
 
@@ -156,6 +162,11 @@ class MapBroadcaster:
         with self._lock:
             self._repeated = None
 
+    def start_over(self) -> None:
+        """Stop, and forget what was sent: time itself starts again."""
+        self.stop()
+        self._sent_until = 0
+
     def destroy(self) -> None:
         """Give the timer back to the node."""
         self.stop()
@@ -164,6 +175,11 @@ class MapBroadcaster:
     def _repeat(self) -> None:
         with self._lock:
             now = self._node.get_clock().now()
-            if self._repeated is not None and now < self._end:
-                self._repeated.header.stamp = (now + self._tolerance).to_msg()
-                self._broadcaster.sendTransform(self._repeated)
+            if self._repeated is None or now >= self._end:
+                return
+            parent, stamp = self._repeated.header.frame_id, now + self._tolerance
+            if parent != self._sent_parent and now.nanoseconds < self._sent_until:
+                return  # another map, dated ahead, still holds
+            self._sent_parent, self._sent_until = parent, stamp.nanoseconds
+            self._repeated.header.stamp = stamp.to_msg()
+            self._broadcaster.sendTransform(self._repeated)

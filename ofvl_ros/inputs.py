@@ -19,10 +19,10 @@ DEPTH_TRANSPORTS = ("none", "raw", "compressed")
 RELIABILITIES = ("best_effort", "reliable")
 
 SILENCE = 5.0
-"""Seconds without an image after which the node says so, and between two warnings of one kind."""
+"""Seconds without an image after which the node says so, and between two warnings about depth."""
 
-SAME_TIME = 0.02
-"""Seconds by which the stamps of an image and of its depth may differ: less than half a frame at 25 Hz."""
+SAME_TIME = 0.008
+"""Seconds by which the stamps of an image and of its depth may differ: less than half a frame at 60 Hz."""
 
 DEPTHS_KEPT = 5
 """Depth images that wait for their colour image."""
@@ -90,6 +90,7 @@ class CameraInputs:
         self._node, self._health, self._on_shot = node, health, on_shot
         self.camera_info: CameraInfo | None = None
         self._last_image = time.monotonic()
+        self._unheard = ""
         self._pairing = None if depth_transport == "none" else DepthPairing()
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy[reliability.upper()])
         kind, topic = (
@@ -118,21 +119,23 @@ class CameraInputs:
         if time.monotonic() - self._last_image < SILENCE:
             return None
         topic = self.image.topic_name
-        cause = (
-            "its publisher sends nothing that gets here, check the camera driver and the DDS profile"
-            if self._node.count_publishers(topic)
-            else "nobody publishes it, start the camera or remap 'image'"
-        )
+        if not self._node.count_publishers(topic):
+            cause = "nobody publishes it, start the camera or remap 'image'"
+        else:
+            cause = self._unheard or (
+                "its publisher sends nothing that gets here, check the camera driver and the DDS profile"
+            )
         return f"no image on {topic} for {SILENCE:g} s: {cause}"
 
     def _subscribe(
         self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
     ) -> Subscription:
         def on_incompatible_qos(_: Any) -> None:
-            self._node.get_logger().warning(
+            self._unheard = (
                 f"a publisher of {subscription.topic_name} does not offer reliable delivery: "
                 "set image_qos to best_effort"
             )
+            self._node.get_logger().warning(self._unheard)
 
         events = SubscriptionEventCallbacks(incompatible_qos=on_incompatible_qos)
         subscription = self._node.create_subscription(kind, topic, callback, qos, event_callbacks=events)

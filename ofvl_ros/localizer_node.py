@@ -6,8 +6,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -23,7 +24,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
-from tf2_ros import Buffer, TransformListener
+from tf2_ros import Buffer, TransformBroadcaster, TransformListener
 
 from ofvl_core.errors import ConfigError, OfvlError
 from ofvl_core.fusion import Fix
@@ -31,12 +32,12 @@ from ofvl_ros import process
 from ofvl_ros.frames import CameraTree, MapBroadcaster
 from ofvl_ros.health import Health, diagnostic_status
 from ofvl_ros.initialpose import InitialPose
-from ofvl_ros.inputs import SILENCE, CameraInputs, Shot
+from ofvl_ros.inputs import CameraInputs, Shot
 from ofvl_ros.localizer_parameters import AUTO, PARAMETERS, map_frame
 from ofvl_ros.messages import pose_matrix, prior_covariance
 from ofvl_ros.newest import NewestWorker
 from ofvl_ros.parameters import check, declare
-from ofvl_ros.states import ERROR, LEVELS, OK, STALE, WARN, WITHOUT_MAP
+from ofvl_ros.states import ERROR, LEVELS, WARN, WITHOUT_MAP
 
 if TYPE_CHECKING:
     from ofvl_core.localizer import Localizer
@@ -50,8 +51,17 @@ JUMP_BACK = 1.0
 STATUS_PERIOD = 1.0
 """Seconds between two messages on /diagnostics."""
 
+REPEAT = 5.0
+"""Seconds after which the log says again what is wrong."""
+
 PASSING = 1.0
-"""Seconds that such a state may last before the log speaks of it."""
+"""Seconds that a state lasts before the log speaks of it."""
+
+TOLD_AT_ONCE = {"localized", "lost", "unknown scene", "wrong scene", "failed", "inactive"}
+"""States of which it speaks at once; 'localized' only when something else was told before."""
+
+TRIGGER_TIMEOUT = 5.0
+"""Seconds after which a trigger is answered that no image came."""
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -74,7 +84,11 @@ class LocalizerNode(LifecycleNode):
         self._since = self._logged = 0.0
         self._logged_state = self._state
         self._health = Health()
-        self._triggers: list[tuple[float, Future]] = []
+        self._triggers: list[_Request] = []
+        self._lock = threading.Lock()  # of the triggers and the state, which two threads change
+        self._is_loading = False
+        self._note: str | None = None
+        self._running = ExitStack()
         self.exit_code = 0
         jump = JumpThreshold(min_forward=None, min_backward=Duration(seconds=-1), on_clock_change=True)
         self._jump_handle = self.get_clock().create_jump_callback(jump, post_callback=self._on_time_jump)
@@ -87,6 +101,7 @@ class LocalizerNode(LifecycleNode):
         self._status = self.create_publisher(DiagnosticStatus, "localization_status", LATCHED)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._scenes = self.create_publisher(String, "scenes", LATCHED)
+        self._tf_broadcaster = TransformBroadcaster(self)
         self._service_change_state.callback = _forgiving(self._service_change_state.callback)
         services = ReentrantCallbackGroup()  # one that waits for an image must not keep others waiting
         for name, callback in (
@@ -126,11 +141,13 @@ class LocalizerNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Let the worker finish the image in hand, then go."""
-        self._clean_up()
-        self._jump_handle.unregister()
-        super().destroy_node()
-        # rclpy forgets it, and a node that lives on takes the log of the next of its name to /rosout
-        self._state_machine.destroy_when_not_in_use()
+        try:
+            self._clean_up()
+        finally:
+            self._jump_handle.unregister()
+            super().destroy_node()
+            # rclpy forgets it, and a node that lives on takes the log of the next of its name to /rosout
+            self._state_machine.destroy_when_not_in_use()
 
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn:
         try:
@@ -145,6 +162,8 @@ class LocalizerNode(LifecycleNode):
         return SUCCESS
 
     def _configure(self) -> None:
+        if self._value("initialpose") == "publish" and self._value("tf_mode") != "none":
+            raise ConfigError("initialpose is publish, and AMCL broadcasts map to odom: set tf_mode to none")
         localizer = self._load()
         _require_scene(self._value("scene"), localizer.scenes)
         self._localizer = localizer
@@ -154,30 +173,49 @@ class LocalizerNode(LifecycleNode):
         self._set_state("inactive", "configured")
 
     def _activate(self) -> None:
+        assert self._localizer is not None
+        with ExitStack() as started:  # what fails half-way leaves nothing behind
+            self._start(self._localizer, started)
+            self._running = started.pop_all()
+        self._is_active = True
+        waiting = f"waiting for images on {self._inputs.image.topic_name}"
+        known = ", ".join(self._localizer.scenes)
+        self.get_logger().info(f"scene is '{self._value('scene')}' of {known}; {waiting}")
+        self._set_state("starting", waiting)
+
+    def _start(self, localizer: "Localizer", started: ExitStack) -> None:
+        """Make what an active node has, and put into `started` how it ends: the inputs first."""
         from ofvl_ros.outputs import Outputs
         from ofvl_ros.pipeline import Pipeline
 
-        assert self._localizer is not None
-        self._make_ready(self._localizer)
+        self._make_ready(localizer)
         tree = CameraTree(
             self._buffer,
             self._value("tf_mode"),
-            [map_frame(self._value("map_frame"), scene) for scene in self._localizer.scenes],
+            self._value("map_frame"),
             self._value("odom_frame"),
             self._value("base_frame"),
             Duration(seconds=self._value("transform_timeout")),
         )
-        self._pipeline = Pipeline(self._localizer, tree, self.get_clock(), self._health, self._value)
+        self._pipeline = Pipeline(localizer, tree, self.get_clock(), self._health, self._value)
+        started.callback(self._pipeline.release)
         self._outputs = Outputs(self)
+        started.callback(self._outputs.destroy)
         self._initialpose = InitialPose(self, self._value("initialpose"), self._on_prior)
+        started.callback(self._initialpose.destroy)
         self._broadcaster = MapBroadcaster(
-            self, self._value("tf_rate"), self._value("transform_tolerance"), self._value("lost_seconds")
+            self,
+            self._tf_broadcaster,
+            self._value("tf_rate"),
+            self._value("transform_tolerance"),
+            self._value("lost_seconds"),
         )
+        started.callback(self._broadcaster.destroy)
         self._worker = NewestWorker(
             self._localize, self._on_bug, lambda: self._health.count("images dropped")
         )
+        started.callback(self._worker.close)
         self._last_stamp = 0.0
-        self._is_active = True
         self._inputs = CameraInputs(
             self,
             self._value("image_transport"),
@@ -186,22 +224,17 @@ class LocalizerNode(LifecycleNode):
             self._health,
             self._on_shot,
         )
-        scene, known = self._value("scene"), ", ".join(self._localizer.scenes)
-        self.get_logger().info(f"scene is '{scene}' of {known}")
-        self._set_state("starting", f"waiting for images on {self._inputs.image.topic_name}")
+        started.callback(self._inputs.destroy)
 
     def _deactivate(self) -> None:
         if not self._is_active:
             return
         assert self._localizer is not None
         self._is_active = False
-        self._inputs.destroy()
-        self._worker.close()
-        self._initialpose.destroy()
-        self._broadcaster.destroy()
-        self._outputs.destroy()
+        self._running.close()
         self._localizer.release()
-        self._answer(self._triggers, None)
+        del self._pipeline, self._worker, self._inputs  # they would keep the network from being unloaded
+        self._answer(list(self._triggers), None)
         self._publish_scenes("")
         self._set_state("inactive", "configured")
 
@@ -223,11 +256,10 @@ class LocalizerNode(LifecycleNode):
 
     def _make_ready(self, localizer: "Localizer") -> None:
         """Put the network on its device, so that the first image is as fast as the next."""
-        scene = localizer.scenes[0] if self._value("scene") == AUTO else self._value("scene")
-        localizer.warm_up(localizer.manifest.scene(scene).camera, scene)
-        if localizer.note:
-            self.get_logger().warning(localizer.note)
-        elif self._value("device") == "auto" and localizer.device.type == "cpu":
+        asked_for = self._value("scene")
+        for scene in localizer.scenes if asked_for == AUTO else [asked_for]:
+            localizer.warm_up(localizer.manifest.scene(scene).camera, scene)
+        if not localizer.note and self._value("device") == "auto" and localizer.device.type == "cpu":
             self.get_logger().info("no CUDA device found: running on the CPU")
 
     # ----------------------------------------------------------------------------------- parameters
@@ -243,7 +275,8 @@ class LocalizerNode(LifecycleNode):
                     _require_scene(parameter.value, self._localizer.scenes)
                 except ConfigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
-                self.get_logger().info(f"scene is '{parameter.value}' from here on")
+                if self._is_active and parameter.value != self._value("scene"):
+                    self._broadcaster.stop()
         return result
 
     # --------------------------------------------------------------------------------------- images
@@ -252,8 +285,7 @@ class LocalizerNode(LifecycleNode):
         if self._last_stamp - shot.stamp > JUMP_BACK:
             self._forget("image stamps jumped back")
         self._last_stamp = shot.stamp
-        if self._value("continuous") or self._triggers:
-            self._worker.put(shot)
+        self._worker.put(shot)
 
     def _on_time_jump(self, _: Any) -> None:
         if self._is_active:
@@ -265,15 +297,16 @@ class LocalizerNode(LifecycleNode):
         """A bag starts again: where things were is not true any more."""
         self.get_logger().info(f"{cause}: forgetting transforms and track")
         self._buffer.clear()
-        self._broadcaster.stop()
+        self._broadcaster.start_over()
         self._pipeline.later(self._pipeline.start_over)
         self._last_stamp = 0.0
 
     def _on_prior(self, message: PoseWithCovarianceStamped) -> None:
         """Somebody says where the robot is; the base frame's pose is meant, as RViz and AMCL have it."""
-        expected = map_frame(self._value("map_frame"), self._scene)
+        scene = self._scene if self._value("scene") == AUTO else self._value("scene")
+        expected = map_frame(self._value("map_frame"), scene)
         try:
-            if not self._scene:
+            if not scene:
                 raise ConfigError("which scene it is must be known first: set the parameter scene")
             if message.header.frame_id != expected:
                 raise ConfigError(f"it is given in '{message.header.frame_id}': give it in '{expected}'")
@@ -286,6 +319,11 @@ class LocalizerNode(LifecycleNode):
 
     def _localize(self, shot: Shot) -> None:
         """In the worker's thread: one image, from message to messages."""
+        asking = [request for request in self._triggers if request.began <= shot.received]
+        if not asking and not self._value("continuous"):
+            self._pipeline.watch(shot)
+            self._health.count("images not asked for")
+            return
         outcome = self._pipeline.process(shot, self._inputs.camera_info)
         if outcome.state in WITHOUT_MAP:
             self._broadcaster.stop()
@@ -296,36 +334,46 @@ class LocalizerNode(LifecycleNode):
         self._health.took("image received to pose sent", time.monotonic() - shot.received)
         if outcome.is_found and outcome.pose is not None:
             pose = outcome.pose
-            self._initialpose.hand_over(pose.single, pose.covariance, outcome.map_frame, outcome.stamp)
+            self._initialpose.hand_over(pose.single, pose.single_covariance, outcome.map_frame, outcome.stamp)
         if outcome.scene != self._scene:
             self._publish_scenes(outcome.scene)
         self._set_state(outcome.state, outcome.reason)
-        self._answer(self._triggers, outcome)
+        self._answer(asking, outcome)
 
     def _on_bug(self, error: Exception) -> None:
-        if self.context.ok():  # publishing fails while the node shuts down, which is nobody's concern
-            trace = "".join(traceback.format_exception(error))
-            self.get_logger().error(f"image dropped, this is a bug: {trace}", throttle_duration_sec=SILENCE)
+        if not self.context.ok():  # publishing fails while the node shuts down, which is nobody's concern
+            return
+        trace = "".join(traceback.format_exception(error))
+        self.get_logger().error(f"image dropped, this is a bug: {trace}", throttle_duration_sec=REPEAT)
+        self._health.count("images without a pose")
+        self._broadcaster.stop()
+        self._set_state("failed", f"this is a bug: {error!r}")
+        self._answer(list(self._triggers), None)
 
     # --------------------------------------------------------------------------------------- status
 
     def _set_state(self, state: str, reason: str) -> None:
-        """Say how it is: always on localization_status, in the log when it changes and while it stays bad.
+        """Say how it is: always on localization_status, in the log when it changed and while it stays bad.
 
-        One bad image among good ones, and one that comes before its camera_info, are not worth a line.
+        What passes within a second, as one bad image among good ones, is not worth a line.
         """
-        now, is_bad = time.monotonic(), LEVELS[state] in (WARN, ERROR)
-        if state != self._state:
-            self._since = now
-        self._state, self._reason = state, reason
+        with self._lock:
+            now = time.monotonic()
+            if state != self._state:
+                self._since = now
+            self._state, self._reason = state, reason
+            is_new = state != self._logged_state and (now - self._since >= PASSING or state in TOLD_AT_ONCE)
+            is_bad = LEVELS[state] in (WARN, ERROR)
+            is_told = is_new or (is_bad and state == self._logged_state and now - self._logged > REPEAT)
+            if is_told:
+                self._logged_state, self._logged = state, now
+        if not self.context.ok():
+            return
         self._status.publish(self._localization_status())
-        is_passing = state in ("rejected", "no camera_info") and now - self._since < PASSING
-        if (state != self._logged_state and not is_passing) or (is_bad and now - self._logged > SILENCE):
-            self._logged_state, self._logged = state, now
-            if is_bad:  # rclpy wants one severity a line of code
-                self.get_logger().warning(f"{state}: {reason}")
-            else:
-                self.get_logger().info(f"{state}: {reason}")
+        if is_told and is_bad:  # rclpy wants one severity a line of code
+            self.get_logger().warning(f"{state}: {reason}")
+        elif is_told:
+            self.get_logger().info(f"{state}: {reason}")
 
     def _localization_status(self) -> DiagnosticStatus:
         values = {"state": self._state, "scene": self._scene, "scene asked for": self._value("scene")}
@@ -341,17 +389,20 @@ class LocalizerNode(LifecycleNode):
         values: dict[str, Any] = self._health.summary()
         if self._localizer is not None:
             values |= {"device": self._localizer.device, "device memory (MiB)": self._localizer.memory_mib()}
-            values |= {"note": self._localizer.note} if self._localizer.note else {}
-        stream = self._diagnostic("stream", OK if self._is_active else STALE, self._state, values)
+            if self._note != (note := self._localizer.note):
+                self._note = note
+                self.get_logger().warning(str(note))
+        stream = self._diagnostic("stream", LEVELS[self._state], self._state, values)
         message = DiagnosticArray(status=[self._localization_status(), stream])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
-        now = time.monotonic()
-        self._answer([trigger for trigger in self._triggers if trigger[0] < now], None)
+        overdue = time.monotonic() - TRIGGER_TIMEOUT
+        self._answer([request for request in self._triggers if request.began < overdue], None)
 
     def _publish_scenes(self, active: str) -> None:
         self._scene = active
-        self._scenes.publish(String(data=json.dumps(self._scene_list())))
+        if self.context.ok():
+            self._scenes.publish(String(data=json.dumps(self._scene_list())))
 
     def _scene_list(self) -> dict[str, Any]:
         known = [] if self._localizer is None else self._localizer.scenes
@@ -368,59 +419,71 @@ class LocalizerNode(LifecycleNode):
         """Localize the next image and say what became of it."""
         outcome = None
         if self._is_active:
-            future: Future = Future(executor=self.executor)
-            self._triggers.append((time.monotonic() + SILENCE, future))
-            outcome = await future
+            request = _Request(time.monotonic(), Future(executor=self.executor))
+            self._triggers.append(request)
+            outcome = await request.answer
         response.success = outcome is not None and outcome.pose is not None
         said = {"state": self._state, "reason": self._reason} if outcome is None else outcome.as_dict()
         response.message = json.dumps(said)
         return response
 
-    def _answer(self, triggers: list[tuple[float, Future]], outcome: "Outcome | None") -> None:
+    def _answer(self, requests: "list[_Request]", outcome: "Outcome | None") -> None:
         """Tell those who asked what became of the image, or that none came."""
-        for trigger in list(triggers):
-            self._triggers.remove(trigger)
-            trigger[1].set_result(outcome)
-        if triggers and self.executor is not None:
+        with self._lock:
+            answered = [request for request in requests if request in self._triggers]
+            self._triggers = [request for request in self._triggers if request not in answered]
+        for request in answered:
+            request.answer.set_result(outcome)
+        if answered and self.executor is not None:
             self.executor.wake()
 
     async def _on_reload(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Load the parameter 'checkpoint' anew. Whatever is wrong with it leaves the old one serving."""
-        future: Future = Future(executor=self.executor)
-
-        def load() -> None:
-            try:
-                localizer = self._load()
-                if self._is_active:  # here, since the executor must not wait for it
-                    self._make_ready(localizer)
-                future.set_result(localizer)
-            except Exception as error:  # also a bug must not leave the caller waiting
-                future.set_result(error)
-            if self.executor is not None:
-                self.executor.wake()
-
-        threading.Thread(target=load, daemon=True).start()
-        loaded: Localizer | Exception = await future
-        try:
-            if isinstance(loaded, Exception):
-                raise loaded
-            self._swap(loaded)
-            reason = ""
-        except OfvlError as error:
-            reason = f"{error}; what was loaded before stays"
-            self.get_logger().error(reason)
+        reason = "another reload is under way: wait for it"
+        if not self._is_loading:
+            self._is_loading = True
+            future: Future = Future(executor=self.executor)
+            threading.Thread(target=self._reload, args=(future,), daemon=True).start()
+            reason = await future
+            self._is_loading = False
         response.success = not reason
         response.message = json.dumps({"reason": reason} | self._scene_list())
         return response
+
+    def _reload(self, answer: Future) -> None:
+        """In a thread of its own, since the executor must not wait: load, make ready, and hand over."""
+        reason = ""
+        try:
+            localizer = self._load()
+            if self._is_active:
+                self._make_ready(localizer)
+            self._swap(localizer)
+        except Exception as error:  # whatever it is, the old one serves on
+            bug = "" if isinstance(error, OfvlError) else "this is a bug: "
+            reason = f"{bug}{error}; what was loaded before stays"
+            self.get_logger().error(reason)
+        answer.set_result(reason)
+        if self.executor is not None:
+            self.executor.wake()
 
     def _swap(self, localizer: "Localizer") -> None:
         if self._localizer is None:
             raise ConfigError("the node is not configured: configure it, which loads the checkpoint")
         _require_scene(self._value("scene"), localizer.scenes)
         if self._is_active:
-            self._pipeline.later(lambda: self._pipeline.replace_localizer(localizer))
+            pipeline = self._pipeline
+            pipeline.later(lambda: pipeline.replace_localizer(localizer))
+        else:
+            localizer.release()
         self._localizer = localizer
         self._publish_scenes(self._scene)
+
+
+class _Request(NamedTuple):
+    """Somebody waits for an image to be localized, since a monotonic time."""
+
+    began: float
+    answer: Future
 
 
 def _require_scene(scene: str, known: list[str]) -> None:

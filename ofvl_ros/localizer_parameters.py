@@ -10,7 +10,7 @@ from ofvl_core.trust import TrustOptions
 from ofvl_ros import initialpose
 from ofvl_ros.frames import TF_MODES
 from ofvl_ros.inputs import DEPTH_TRANSPORTS, IMAGE_TRANSPORTS, RELIABILITIES
-from ofvl_ros.parameters import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, Spec, one_of
+from ofvl_ros.parameters import ABOVE_ZERO, AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Rule, Spec, one_of
 
 AUTO = "auto"
 """The scene that means: find out."""
@@ -52,7 +52,7 @@ PARAMETERS = {
     "max_image_age": Spec(
         2.0,
         "seconds; an image whose stamp is further than this from the node's clock is not used",
-        POSITIVE,
+        ABOVE_ZERO,
         changeable=True,
     ),
     "map_frame": Spec(
@@ -68,7 +68,11 @@ PARAMETERS = {
         "is the root of the camera's tf tree",
         one_of(*TF_MODES),
     ),
-    "tf_rate": Spec(20.0, "Hz at which map to odom is broadcast again", POSITIVE),
+    "tf_rate": Spec(
+        20.0,
+        "Hz at which map to odom is broadcast again",
+        Rule("above 0, at most 1000", lambda value: 0 < value <= 1000),
+    ),
     "transform_tolerance": Spec(0.1, "seconds by which map to odom is dated ahead", NOT_NEGATIVE),
     "transform_timeout": Spec(0.2, "seconds to wait for tf at an image's stamp", NOT_NEGATIVE),
     "initialpose": Spec(

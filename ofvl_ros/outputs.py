@@ -1,5 +1,6 @@
 """What the localizer publishes of an image: poses and tf always, pictures only while somebody looks."""
 
+import time
 from collections import deque
 
 import numpy as np
@@ -8,6 +9,7 @@ from nav_msgs.msg import Path
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
@@ -21,6 +23,9 @@ PATH_SPACING = 0.05
 
 PATH_LENGTH = 2000
 """Poses kept of the path."""
+
+PATH_PERIOD = 1.0
+"""Seconds between two messages of the path: writing thousands of poses holds up everything else."""
 
 
 class Outputs:
@@ -36,6 +41,7 @@ class Outputs:
         self._overlay = self._publisher(Image, "overlay", qos_profile_sensor_data)
         self._markers = self._publisher(MarkerArray, "markers", 1)
         self._poses: deque[PoseStamped] = deque(maxlen=PATH_LENGTH)
+        self._path_sent = -np.inf
 
     def destroy(self) -> None:
         """Publish no more."""
@@ -69,14 +75,16 @@ class Outputs:
         stamp, frame = outcome.stamp, outcome.map_frame
         pose = pose_stamped(found.best, frame, stamp)
         self._pose.publish(pose)
-        measured = pose_with_covariance_stamped(found.single, found.covariance, frame, stamp)
+        measured = pose_with_covariance_stamped(found.single, found.single_covariance, frame, stamp)
         self._pose_with_covariance.publish(measured)
-        if self._poses and self._poses[-1].header.frame_id != frame:
+        if self._poses and not _continues(self._poses[-1], pose):
             self._poses.clear()
         if not self._poses or _distance(self._poses[-1], found.best) > PATH_SPACING:
             self._poses.append(pose)
-            if _has_listener(self._path):
-                self._path.publish(Path(header=pose.header, poses=list(self._poses)))
+        now = time.monotonic()
+        if now - self._path_sent > PATH_PERIOD and _has_listener(self._path):
+            self._path_sent = now
+            self._path.publish(Path(header=pose.header, poses=list(self._poses)))
 
     def _publisher(self, kind: type, topic: str, qos: QoSProfile | int) -> Publisher:
         publisher = self._node.create_publisher(kind, topic, qos)
@@ -86,6 +94,12 @@ class Outputs:
 
 def _has_listener(publisher: Publisher) -> bool:
     return publisher.get_subscription_count() > 0
+
+
+def _continues(last: PoseStamped, pose: PoseStamped) -> bool:
+    """Whether a pose belongs to the same map and comes later."""
+    stamps = [Time.from_msg(one.header.stamp) for one in (last, pose)]
+    return last.header.frame_id == pose.header.frame_id and stamps[0] <= stamps[1]
 
 
 def _distance(pose: PoseStamped, frame_from_body: Array) -> float:

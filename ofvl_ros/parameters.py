@@ -21,8 +21,9 @@ class Rule(NamedTuple):
 
 
 ANY = Rule("", lambda value: True)
-POSITIVE = Rule("above 0", lambda value: value > 0)
-NOT_NEGATIVE = Rule("0 or above", lambda value: value >= 0)
+ABOVE_ZERO = Rule("above 0", lambda value: value > 0)
+POSITIVE = Rule("above 0, at most 1e6", lambda value: 0 < value <= 1e6)
+NOT_NEGATIVE = Rule("from 0 to 1e6", lambda value: 0 <= value <= 1e6)
 AT_LEAST_ONE = Rule("1 or above", lambda value: value >= 1)
 SHARE = Rule("from 0 to 1", lambda value: 0 <= value <= 1)
 

@@ -29,13 +29,17 @@ from ofvl_ros.inputs import Shot
 from ofvl_ros.localizer_parameters import AUTO, map_frame, options
 from ofvl_ros.messages import camera_from_info
 
+LOOK_AROUND_PERIOD = 1.0
+"""Seconds between two tests of all scenes while the one that was set does not fit."""
+
 
 class Pose(NamedTuple):
-    """map_from_base at the image's stamp: the `best` estimate, and this image's own with its `covariance`."""
+    """map_from_base at the image's stamp with its covariance: the `best` estimate, and this image's own."""
 
     best: Array
+    best_covariance: Array
     single: Array
-    covariance: Array
+    single_covariance: Array
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Outcome:
                 "frame": self.map_frame,
                 "position": self.pose.best[:3, 3].tolist(),
                 "quaternion_xyzw": quaternion_xyzw(self.pose.best).tolist(),
-                "standard_deviations": np.sqrt(np.diag(self.pose.covariance)).tolist(),
+                "standard_deviations": np.sqrt(np.diag(self.pose.best_covariance)).tolist(),
             }
         return content
 
@@ -94,7 +98,8 @@ class Pipeline:
         self._tree, self._clock, self._health, self._parameter = tree, clock, health, parameter
         self._requests: deque[Callable[[], None]] = deque()
         self._prior: Fix | None = None
-        self._wanted = parameter("scene")
+        self._looked_around = -np.inf
+        self._wanted = self._choices()
         self.start_over()
 
     # ------------------------------------------------------------------------------------- requests
@@ -105,11 +110,12 @@ class Pipeline:
 
     def start_over(self) -> None:
         """Forget what earlier images said."""
-        self._scene = "" if self._wanted == AUTO else self._wanted
-        self._was_found = False
+        scene, is_continuous = self._wanted
+        self._scene = "" if scene == AUTO else scene
+        self._was_found, self._prior = False, None
         self._search = SceneSearch(self.localizer.manifest)
         tracking = options(TrackingOptions, self._parameter)
-        if not self._parameter("continuous"):
+        if not is_continuous:
             tracking = replace(tracking, start_fixes=1)  # who asks for one image wants its pose
         self._tracker = Tracker(tracking)
 
@@ -118,6 +124,10 @@ class Pipeline:
         self.localizer.release()
         self.localizer = localizer
         self.start_over()
+
+    def release(self) -> None:
+        """Give the device's memory back."""
+        self.localizer.release()
 
     def take_prior(self, prior: Fix) -> None:
         """Believe that the robot is where somebody says, from the next image on."""
@@ -129,12 +139,16 @@ class Pipeline:
         """What becomes of a shot, whose camera is described by `info`."""
         while self._requests:
             self._requests.popleft()()
-        if self._wanted != (wanted := self._parameter("scene")):
+        if self._wanted != (wanted := self._choices()):
             self._wanted = wanted
             self.start_over()
         header = shot.image.header
         found: dict[str, Any] = {"stamp": header.stamp, "camera_frame": header.frame_id}
         try:
+            if not header.frame_id:
+                raise _Stop(
+                    "bad image", "the image's header names no frame: set the camera driver's frame_id"
+                )
             self._require_timely(shot)
             began = time.monotonic()
             found["image"], found["camera"], depth = self._decode(shot, info)
@@ -144,14 +158,23 @@ class Pipeline:
                 localization = self._localize(depth, found)
             finally:
                 self._health.took("network and pose", time.monotonic() - decoded)
-            if self._parameter("scene") != wanted:
+            believed = self._track(localization, depth, shot.stamp, found)
+            if self._choices() != wanted:
                 raise _Stop("starting", "the scene was switched meanwhile")
-            self._track(localization, depth, shot.stamp, found)
+            found |= believed
         except _Stop as stop:
             return Outcome(stop.state, stop.reason, self._scene, **found)
         cells = localization.cells
         reason = f"in {self._scene}, {localization.inlier_count} of {len(cells.inliers)} cells agree"
         return Outcome("localized", reason, self._scene, **found)
+
+    def watch(self, shot: Shot) -> None:
+        """Follow the camera's tf tree while no image is asked for: it takes time to settle."""
+        self._tree.has_odometry(shot.image.header.frame_id)
+
+    def _choices(self) -> tuple[str, bool]:
+        """What starts everything over when it changes: the scene asked for, and whether all images are."""
+        return self._parameter("scene"), self._parameter("continuous")
 
     def _require_timely(self, shot: Shot) -> None:
         now = self._clock.now().nanoseconds * 1e-9
@@ -195,7 +218,7 @@ class Pipeline:
 
     def _doubt_scene(self, localization: Localization, camera: Camera) -> None:
         """A scene that was found must go on fitting what the camera sees; one that was set is not doubted."""
-        if self._wanted != AUTO:
+        if self._wanted[0] != AUTO:
             return
         self._search.update([localization], camera)
         if self._scene not in self._search.candidates:
@@ -224,8 +247,8 @@ class Pipeline:
         depth: NDArray[np.float32] | None,
         taken_at: float,
         found: dict[str, Any],
-    ) -> None:
-        """Decide whether the localization may be believed, and what it says together with those before it."""
+    ) -> dict[str, Any]:
+        """What of an Outcome says where the robot is, if the localization may be believed."""
         camera_frame, stamp = found["camera_frame"], found["stamp"]
         base_frame = self._parameter("base_frame") or camera_frame
         camera_from_base = self._transform(camera_frame, base_frame, stamp)
@@ -239,15 +262,20 @@ class Pipeline:
         fix = None if doubt else _fix(localization, camera_from_base)
         track = self._tracker.update(taken_at, odom_from_base, fix)
         if track.map_from_base is None or fix is None:
-            if doubt and self._wanted == AUTO and track.state == "lost":
+            if doubt and self._wanted[0] == AUTO and track.state == "lost":
                 self.start_over()
-            elif doubt and self._wanted != AUTO and track.state in ("starting", "lost"):
+            elif doubt and self._wanted[0] != AUTO and track.state in ("starting", "lost"):
                 self._look_around(found, depth)
             state = "rejected" if track.state == "tracking" else track.state
             raise _Stop(state, doubt or track.reason or "")
-        found["map_transform"] = self._map_transform(track, camera_frame, base_frame, stamp)
-        found["pose"] = Pose(track.map_from_base, fix.map_from_base, fix.covariance)
-        found["is_found"], self._was_found = track.is_recovery or not self._was_found, True
+        assert track.covariance is not None
+        map_transform = self._map_transform(track, camera_frame, base_frame, stamp)
+        is_found, self._was_found = track.is_recovery or not self._was_found, True
+        return {
+            "pose": Pose(track.map_from_base, track.covariance, fix.map_from_base, fix.covariance),
+            "map_transform": map_transform,
+            "is_found": is_found,
+        }
 
     def _map_transform(
         self, track: Track, camera_frame: str, base_frame: str, stamp: TimeMessage
@@ -277,9 +305,16 @@ class Pipeline:
             ) from None
 
     def _look_around(self, found: dict[str, Any], depth: NDArray[np.float32] | None) -> None:
-        """Maybe the camera sees another scene than the one that was set."""
+        """Maybe the camera sees another scene than the one that was set. Testing all of them takes long."""
+        now = time.monotonic()
+        if len(self.localizer.scenes) == 1 or now - self._looked_around < LOOK_AROUND_PERIOD:
+            return
+        self._looked_around = now
         scenes = self._search.candidates
-        localizations = self.localizer.localize_in_each(found["image"], found["camera"], scenes, depth)
+        try:
+            localizations = self.localizer.localize_in_each(found["image"], found["camera"], scenes, depth)
+        except OfvlError as error:
+            raise _Stop("bad image", str(error)) from None
         self._search.update(localizations, found["camera"])
         if self._search.answer not in (None, self._scene):
             raise _Stop(

@@ -22,6 +22,7 @@ LEVELS = {
     "no camera_info": ERROR,
     "bad image": ERROR,
     "no transform": ERROR,
+    "failed": ERROR,
     "inactive": STALE,
 }
 """Each state with its DiagnosticStatus level. Only in 'localized' is a pose published."""

@@ -22,7 +22,7 @@ MARK = " *"
 
 HEAD = """\
 # Parameters of the localizer node, with their defaults. Those marked * may change while the node is
-# configured; the others are read when it is: set /localizer's lifecycle to cleanup, configure, activate.
+# configured; the others when it is not: deactivate it and clean it up, then configure and activate it.
 /**:
   ros__parameters:
 """

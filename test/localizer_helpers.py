@@ -92,6 +92,17 @@ class FakeCamera:
         """The states that localization_status has told so far."""
         return [status.values[0].value for status in self.statuses]
 
+    @property
+    def reasons(self) -> str:
+        """The reasons that localization_status has given so far."""
+        return "\n".join(status.message for status in self.statuses)
+
+    @property
+    def images_seen(self) -> int:
+        """How many images the network has looked at, by what localization_status says."""
+        blind = {"no camera_info", "bad image", "stale image", "inactive", "no images"}
+        return sum(state not in blind for state in self.states) - 1  # one from before the first image
+
     def publish_until(self, condition: Callable[[], Any], image: Image, camera: Camera | None) -> bool:
         """Whether the condition comes true while the image is published, its stamp growing from time to
         time, with the camera's info if given."""

@@ -66,7 +66,7 @@ def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def camera_tree(tree: Tree, mode: str = "auto", base_frame: str = "base_link") -> CameraTree:
-    return CameraTree(tree, mode, ["map", "other_map"], "odom", base_frame, Duration(seconds=0.0))
+    return CameraTree(tree, mode, "map_of_{scene}", "odom", base_frame, Duration(seconds=0.0))
 
 
 def complete(tree: Tree) -> Tree:
@@ -94,7 +94,7 @@ def test_an_optical_frame_alone_is_its_own_root() -> None:
     assert camera_tree(Tree()).map_child(OPTICAL) == OPTICAL
 
 
-@pytest.mark.parametrize("map_frame", ["map", "other_map"])
+@pytest.mark.parametrize("map_frame", ["map_of_room", "map_of_other room"])
 @pytest.mark.parametrize("root", ["odom", "camera_link", OPTICAL])
 def test_our_own_broadcast_is_not_mistaken_for_a_parent(root: str, map_frame: str) -> None:
     tree = Tree()
@@ -113,7 +113,7 @@ def test_odometry_that_comes_later_takes_over() -> None:
     tree.robot()
     found = camera_tree(tree)
     assert found.map_child(OPTICAL) == "base_link"
-    tree.moving("map", "base_link", random_transform(5), STAMP)
+    tree.moving("map_of_room", "base_link", random_transform(5), STAMP)
     tree.odometry()
     assert found.map_child(OPTICAL) == "odom"
 

@@ -13,7 +13,7 @@ import rclpy
 import typer
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
-from tf2_ros import Buffer, TransformListener
+from tf2_ros import Buffer, TransformBroadcaster, TransformListener
 
 from ofvl_core.cli import app
 from ofvl_ros.bag_player import PARAMETERS as PLAYER_PARAMETERS
@@ -89,7 +89,7 @@ def test_topics_and_services_are_documented() -> None:
         plain = LifecycleNode("plain", context=context)
         node = LocalizerNode(context=context, parameter_overrides=[Parameter("checkpoint", value="none")])
         Outputs(node)
-        MapBroadcaster(node, 20.0, 0.1, 30.0)
+        MapBroadcaster(node, TransformBroadcaster(node), 20.0, 0.1, 30.0)
         TransformListener(Buffer(), node)
         for use in ("accept", "publish"):
             InitialPose(node, use, print)

@@ -40,8 +40,8 @@ def test_values_are_those_given_and_else_the_defaults(context: rclpy.Context) ->
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        ({"rate": 0.0}, "rate is 0.0: it must be above 0"),
-        ({"rate": float("nan")}, "rate is nan: it must be above 0"),
+        ({"rate": 0.0}, "rate is 0.0: it must be above 0, at most 1e6"),
+        ({"rate": float("nan")}, "rate is nan: it must be above 0, at most 1e6"),
         ({"rate": 5}, "parameter rate must be a float: write it like the default, 2.0"),
         ({"mode": "quick"}, "mode is 'quick': it must be one of slow, fast"),
     ],
