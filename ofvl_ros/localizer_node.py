@@ -420,7 +420,8 @@ class LocalizerNode(LifecycleNode):
         outcome = None
         if self._is_active:
             request = _Request(time.monotonic(), Future(executor=self.executor))
-            self._triggers.append(request)
+            with self._lock:
+                self._triggers.append(request)
             outcome = await request.answer
         response.success = outcome is not None and outcome.pose is not None
         said = {"state": self._state, "reason": self._reason} if outcome is None else outcome.as_dict()

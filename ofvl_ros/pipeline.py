@@ -306,16 +306,14 @@ class Pipeline:
 
     def _look_around(self, found: dict[str, Any], depth: NDArray[np.float32] | None) -> None:
         """Maybe the camera sees another scene than the one that was set. Testing all of them takes long."""
-        now = time.monotonic()
-        if len(self.localizer.scenes) == 1 or now - self._looked_around < LOOK_AROUND_PERIOD:
-            return
-        self._looked_around = now
-        scenes = self._search.candidates
-        try:
-            localizations = self.localizer.localize_in_each(found["image"], found["camera"], scenes, depth)
-        except OfvlError as error:
-            raise _Stop("bad image", str(error)) from None
-        self._search.update(localizations, found["camera"])
+        now, image, camera = time.monotonic(), found["image"], found["camera"]
+        if len(self.localizer.scenes) > 1 and now - self._looked_around >= LOOK_AROUND_PERIOD:
+            self._looked_around = now
+            try:
+                seen = self.localizer.localize_in_each(image, camera, self._search.candidates, depth)
+            except OfvlError as error:
+                raise _Stop("bad image", str(error)) from None
+            self._search.update(seen, camera)
         if self._search.answer not in (None, self._scene):
             raise _Stop(
                 "wrong scene",
