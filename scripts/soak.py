@@ -497,7 +497,7 @@ class Soak:
         self._interrupted("Ctrl-C while reloading", self._begin_reload)
 
     def _interrupted(self, what: str, until: Callable[[], None]) -> None:
-        self._localizer = self._start_localizer(["-m", "ofvl_ros.localizer_node"])
+        self._localizer = self._start_localizer([Path(sys.executable).with_name("localizer")])
         before = self._localizer.trace_count()
         until()
         began = time.monotonic()
