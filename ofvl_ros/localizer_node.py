@@ -391,7 +391,8 @@ class LocalizerNode(LifecycleNode):
             values |= {"device": self._localizer.device, "device memory (MiB)": self._localizer.memory_mib()}
             if self._note != (note := self._localizer.note):
                 self._note = note
-                self.get_logger().warning(str(note))
+                if note:
+                    self.get_logger().warning(note)
         stream = self._diagnostic("stream", LEVELS[self._state], self._state, values)
         message = DiagnosticArray(status=[self._localization_status(), stream])
         message.header.stamp = self.get_clock().now().to_msg()

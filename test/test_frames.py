@@ -1,10 +1,18 @@
 """Where the map goes in the tf tree, and the messages that say so."""
 
+import copy
+import time
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+import rclpy
+from geometry_msgs.msg import TransformStamped
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
 from ros_helpers import NANOSECONDS, camera_info_message, time_message
 from scipy.spatial.transform import Rotation
 from tf2_ros import Buffer, TransformException
@@ -14,7 +22,7 @@ from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array, interpolate
 from ofvl_core.realsense import BODY_FROM_OPTICAL
 from ofvl_ros import frames
-from ofvl_ros.frames import CameraTree
+from ofvl_ros.frames import CameraTree, MapBroadcaster, MapTransform
 from ofvl_ros.messages import camera_from_info, matrix, pose_stamped, transform_stamped
 
 STAMP = 100 * NANOSECONDS
@@ -207,3 +215,58 @@ def test_an_uncalibrated_camera_is_refused() -> None:
     info.k = np.zeros(9)
     with pytest.raises(ConfigError, match="not set"):
         camera_from_info(info)
+
+
+class Recorder:
+    """Stands where a TransformBroadcaster does, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[TransformStamped] = []
+
+    def sendTransform(self, transform: TransformStamped) -> None:  # noqa: N802 (tf2's own name)
+        self.sent.append(copy.deepcopy(transform))
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = Node("test", context=context)
+    yield node
+    node.destroy_node()
+    context.try_shutdown()
+
+
+ABOVE_ODOM = MapTransform(random_transform(7), "odom", lasts=True)
+
+
+def test_odom_has_one_parent_at_any_time(node: Node) -> None:
+    recorder = Recorder()
+    broadcaster = MapBroadcaster(node, recorder, rate=20.0, tolerance=0.3, lifetime=10.0)
+    broadcaster.send(ABOVE_ODOM, "map_of_a", time_message(STAMP))
+    broadcaster.stop()
+    began = time.monotonic()
+    while len(recorder.sent) < 2:
+        broadcaster.send(ABOVE_ODOM, "map_of_b", time_message(STAMP))
+        assert time.monotonic() - began < 10
+    last, first = (Time.from_msg(one.header.stamp) for one in recorder.sent)
+    assert [one.header.frame_id for one in recorder.sent] == ["map_of_a", "map_of_b"]
+    assert (first - last).nanoseconds >= 0.3e9  # sent when the old one's date had passed, itself dated ahead
+    np.testing.assert_allclose(matrix(recorder.sent[1].transform), ABOVE_ODOM.map_from_child, atol=1e-9)
+
+
+def test_a_clock_that_starts_again_holds_nothing_back(node: Node) -> None:
+    recorder = Recorder()
+    broadcaster = MapBroadcaster(node, recorder, rate=20.0, tolerance=1e4, lifetime=10.0)
+    broadcaster.send(ABOVE_ODOM, "map_of_a", time_message(STAMP))
+    broadcaster.start_over()
+    broadcaster.send(ABOVE_ODOM, "map_of_b", time_message(STAMP))
+    assert [one.header.frame_id for one in recorder.sent] == ["map_of_a", "map_of_b"]
+
+
+def test_what_does_not_last_keeps_the_images_stamp(node: Node) -> None:
+    recorder = Recorder()
+    broadcaster = MapBroadcaster(node, recorder, rate=20.0, tolerance=0.1, lifetime=10.0)
+    broadcaster.send(ABOVE_ODOM._replace(lasts=False), "map", time_message(STAMP))
+    (sent,) = recorder.sent
+    assert sent.header.stamp == time_message(STAMP)
