@@ -37,6 +37,15 @@ its first parent, and tf2 never forgets that this frame once moved.
 """
 
 
+SCENE = "{scene}"
+"""Stands in the parameter map_frame for the scene's name."""
+
+
+def map_frame(template: str, scene: str) -> str:
+    """The map's frame of a scene, from the parameter of that name."""
+    return template.replace(SCENE, scene)
+
+
 class CameraTree:
     """The frames above the camera, as a tf2 buffer knows them.
 
@@ -54,7 +63,7 @@ class CameraTree:
     ) -> None:
         self._buffer = buffer
         self._mode = mode
-        self._is_map = re.compile(re.escape(map_frame).replace(re.escape("{scene}"), ".+")).fullmatch
+        self._is_map = re.compile(re.escape(map_frame).replace(re.escape(SCENE), ".+")).fullmatch
         self._odom_frame = odom_frame
         self._base_frame = base_frame
         self._timeout = timeout

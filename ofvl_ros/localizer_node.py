@@ -29,11 +29,11 @@ from tf2_ros import Buffer, TransformBroadcaster, TransformListener
 from ofvl_core.errors import ConfigError, OfvlError
 from ofvl_core.fusion import Fix
 from ofvl_ros import process
-from ofvl_ros.frames import CameraTree, MapBroadcaster
+from ofvl_ros.frames import CameraTree, MapBroadcaster, map_frame
 from ofvl_ros.health import Health, diagnostic_status
 from ofvl_ros.initialpose import InitialPose
 from ofvl_ros.inputs import CameraInputs, Shot
-from ofvl_ros.localizer_parameters import AUTO, PARAMETERS, map_frame
+from ofvl_ros.localizer_parameters import AUTO, PARAMETERS
 from ofvl_ros.messages import pose_matrix, prior_covariance
 from ofvl_ros.newest import NewestWorker
 from ofvl_ros.parameters import check, declare

@@ -161,8 +161,3 @@ Options = TypeVar("Options", TrackingOptions, TrustOptions)
 def options(kind: type[Options], parameter: Callable[[str], Any]) -> Options:
     """The options of a core module, each field from the parameter of its name."""
     return kind(**{field.name: parameter(field.name) for field in fields(kind)})
-
-
-def map_frame(template: str, scene: str) -> str:
-    """The map's frame of a scene, from the parameter of that name."""
-    return template.replace("{scene}", scene)

@@ -22,11 +22,11 @@ from ofvl_core.localizer import Localization, Localizer
 from ofvl_core.recognition import SceneSearch
 from ofvl_core.tracking import Track, Tracker, TrackingOptions
 from ofvl_core.trust import TrustOptions, distrust
-from ofvl_ros.frames import CameraTree, MapTransform
+from ofvl_ros.frames import CameraTree, MapTransform, map_frame
 from ofvl_ros.health import Health
 from ofvl_ros.images import depth_array, rgb_array
 from ofvl_ros.inputs import Shot
-from ofvl_ros.localizer_parameters import AUTO, map_frame, options
+from ofvl_ros.localizer_parameters import AUTO, options
 from ofvl_ros.messages import camera_from_info
 
 LOOK_AROUND_PERIOD = 1.0

@@ -121,29 +121,21 @@ def run(
 
     When that is done its covariance is calibrated on what the scenes hold out.
     """
-    finished = manifest.training.finished or _train(manifest, make_model, scenes, out, surroundings)
-    if finished and worker_rank() == 0:
+    training = manifest.training
+    if not training.finished:
+        with _team(len(scenes), worker_device(surroundings.device), out) as team:
+            watched = surroundings.monitor if team.rank == 0 else None
+            monitor = Monitor(watched, training.iteration) if watched else None  # may not be writable
+            frames = _load(manifest, scenes, team, surroundings)
+            on_step = surroundings.on_step
+            try:
+                _Run(manifest, make_model(team.device), frames, out, team, monitor, on_step).loop()
+            finally:
+                if monitor is not None:
+                    monitor.close()
+    if training.finished and worker_rank() == 0:
         _calibrate(scenes, out, surroundings.device)
-    return finished
-
-
-def _train(
-    manifest: Manifest,
-    make_model: Callable[[torch.device], OFVLMS],
-    scenes: Sequence[SceneData],
-    out: Path,
-    surroundings: Surroundings,
-) -> bool:
-    with _team(len(scenes), worker_device(surroundings.device), out) as team:
-        watched = surroundings.monitor if team.rank == 0 else None
-        monitor = Monitor(watched, manifest.training.iteration) if watched else None  # may not be writable
-        frames = _load(manifest, scenes, team, surroundings)
-        try:
-            run = _Run(manifest, make_model(team.device), frames, out, team, monitor, surroundings.on_step)
-            return run.loop()
-        finally:
-            if monitor is not None:
-                monitor.close()
+    return training.finished
 
 
 def _calibrate(scenes: Sequence[SceneData], out: Path, device: torch.device) -> None:
@@ -247,8 +239,8 @@ class _Run:
         if manifest.optimizer:
             restore_optimizer(model, self.trainer.optimizer, read_tensors(out / manifest.optimizer))
 
-    def loop(self) -> bool:
-        """Train to the end, or until a signal; True at the end."""
+    def loop(self) -> None:
+        """Train to the end, when the record is `finished`, or until a signal."""
         record, config = self.record, self.record.config
         alone = self.team.size == 1
         stop, seconds = False, record.seconds
@@ -280,7 +272,6 @@ class _Run:
                     self._save()
             record.seconds = seconds
             self._save()
-        return record.finished
 
     def _note(self, losses: list[float]) -> None:
         """Keep the losses and scores for the checkpoint and the monitor."""
