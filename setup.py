@@ -35,6 +35,7 @@ setup(
             "ofvl = ofvl_core.cli:main",
             "localizer = ofvl_ros.commands:localizer",
             "bag_player = ofvl_ros.commands:bag_player",
+            "recorder = ofvl_ros.commands:recorder",
         ]
     },
     # Without it `colcon test` runs unittest, finds nothing and calls that a success.

@@ -5,7 +5,12 @@ import html
 import io
 from collections.abc import Sequence
 
+import cv2
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+THUMBNAIL_WIDTH = 320
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -39,3 +44,17 @@ def image(figure: Figure, description: str) -> str:
     figure.savefig(buffer, format="png", dpi=110)
     source = base64.b64encode(buffer.getvalue()).decode()
     return f'<p><img src="data:image/png;base64,{source}" alt="{html.escape(description)}"></p>'
+
+
+def photo(rgb: NDArray[np.uint8], description: str, width: int = THUMBNAIL_WIDTH) -> str:
+    """The image (H, W, 3), `width` pixels wide, inside the page."""
+    height = round(rgb.shape[0] * width / rgb.shape[1])
+    thumbnail = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(thumbnail, cv2.COLOR_RGB2BGR))[1]
+    source = base64.b64encode(encoded.tobytes()).decode()
+    return f'<img src="data:image/jpeg;base64,{source}" alt="{html.escape(description)}">'
+
+
+def figure(picture: str, caption: str) -> str:
+    """A picture, which is HTML, with its caption, which is text."""
+    return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -1,13 +1,11 @@
 """A self-contained HTML page of an evaluation: table, trajectories, error curves, worst frames."""
 
-import base64
 import html
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -17,7 +15,6 @@ from ofvl_core.evaluation import SceneEvaluation, average, cumulative
 from ofvl_core.files import write_text
 
 WORST_FRAMES = 4
-THUMBNAIL_WIDTH = 320
 MANY_FRAMES = 300
 """Above it a trajectory is drawn with smaller dots."""
 
@@ -198,15 +195,7 @@ def _worst_frame(evaluation: SceneEvaluation, index: int) -> str:
         error = f"no pose: {result.reason}"
     else:
         error = f"{100 * metres:.1f} cm, {degrees:.2f} deg"
-    words = html.escape(f"worst frames: {result.frame}: {error}")
-    picture = "" if result.image is None else _thumbnail(result.image, words)
-    return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
-
-
-def _thumbnail(path: Path, words: str) -> str:
-    image = read_color(path)
-    height = round(image.shape[0] * THUMBNAIL_WIDTH / image.shape[1])
-    thumbnail = cv2.resize(image, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(thumbnail, cv2.COLOR_RGB2BGR))[1]
-    source = base64.b64encode(encoded.tobytes()).decode()
-    return f'<img src="data:image/jpeg;base64,{source}" alt="{words}">'
+    words = f"worst frames: {result.frame}: {error}"
+    if result.image is None:
+        return page.figure("", words)
+    return page.figure(page.photo(read_color(result.image), words), words)

@@ -20,6 +20,14 @@ def bag_player() -> int:
     return main()
 
 
+def recorder() -> int:
+    """The recorder node as a process; its exit code."""
+    _end_quietly()
+    from ofvl_ros.recorder_node import main
+
+    return main()
+
+
 def _end_quietly() -> None:
     """Until the node is there to end itself."""
     for number in (signal.SIGINT, signal.SIGTERM):

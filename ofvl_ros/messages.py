@@ -1,4 +1,4 @@
-"""CameraInfo, transforms and poses between ROS messages and the core's types."""
+"""Transforms, poses and their covariances between ROS messages and the core's types."""
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -7,44 +7,29 @@ from geometry_msgs.msg import (
     PoseStamped,
     PoseWithCovariance,
     PoseWithCovarianceStamped,
-    Transform,
     TransformStamped,
 )
-from sensor_msgs.msg import CameraInfo
 
 from ofvl_core import geometry
-from ofvl_core.camera import Camera
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
+from ofvl_core.recording.messages import camera_from_info, pose_matrix
+from ofvl_core.recording.messages import transform_matrix as matrix
 
-_COEFFICIENTS = {"": (0,), "plumb_bob": (0, 4, 5), "rational_polynomial": (0, 8)}
-"""How many distortion coefficients each model has; all are in OpenCV's order."""
+__all__ = [
+    "UNSTATED_VARIANCES",
+    "camera_from_info",
+    "matrix",
+    "pose",
+    "pose_matrix",
+    "pose_stamped",
+    "pose_with_covariance_stamped",
+    "prior_covariance",
+    "transform_stamped",
+]
 
 UNSTATED_VARIANCES = np.square([0.5, 0.5, 0.5, *np.radians([15.0, 15.0, 15.0])])
 """What a prior's variance is taken for where it is zero, m^2 and rad^2: what RViz states of x, y and yaw."""
-
-
-def camera_from_info(info: CameraInfo) -> Camera:
-    """The pinhole camera of an unrectified image.
-
-    Raises ConfigError when K is not set or the distortion is not plumb_bob or rational_polynomial.
-    """
-    model, count = info.distortion_model, len(info.d)
-    if count not in _COEFFICIENTS.get(model, ()):
-        raise ConfigError(
-            f"camera_info has distortion model '{model}' with {count} coefficients; supported are plumb_bob "
-            "(4 or 5) and rational_polynomial (8): rectify the images before this node"
-        )
-    fx, _, cx, _, fy, cy, *_ = (float(number) for number in info.k)
-    return Camera(info.width, info.height, fx, fy, cx, cy, tuple(float(number) for number in info.d))
-
-
-def matrix(message: Transform) -> Array:
-    """The 4x4 of a Transform message."""
-    translation, rotation = message.translation, message.rotation
-    return geometry.transform(
-        (translation.x, translation.y, translation.z), (rotation.x, rotation.y, rotation.z, rotation.w)
-    )
 
 
 def transform_stamped(parent_from_child: Array, parent: str, child: str, stamp: Time) -> TransformStamped:
@@ -87,20 +72,6 @@ def pose_with_covariance_stamped(
     message.pose.pose = pose(frame_from_body)
     message.pose.covariance = covariance.ravel()
     return message
-
-
-def pose_matrix(message: Pose) -> Array:
-    """The 4x4 frame_from_body of a pose that somebody else gives. Raises ConfigError when it is none."""
-    position, orientation = message.position, message.orientation
-    translation = (position.x, position.y, position.z)
-    quaternion = (orientation.x, orientation.y, orientation.z, orientation.w)
-    if not np.isfinite(translation).all():
-        raise ConfigError(f"the given pose's position is {translation}: give finite metres")
-    if not abs(np.linalg.norm(quaternion) - 1) < 0.01:
-        raise ConfigError(
-            f"the given pose's orientation {quaternion} is not a unit quaternion: give x, y, z, w of length 1"
-        )
-    return geometry.transform(translation, quaternion)
 
 
 def prior_covariance(message: PoseWithCovariance) -> Array:

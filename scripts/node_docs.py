@@ -2,37 +2,54 @@
 
     .venv/bin/python scripts/node_docs.py
 
-config/localize.yaml as a whole, and in docs/node.md what lies between the marks of each node.
+The files of FILES as a whole, and in the pages of PAGES what lies between the marks of each node.
 """
 
 import json
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from ofvl_core.files import write_text
-from ofvl_ros import bag_player, localizer_parameters
+from ofvl_ros import bag_player, localizer_parameters, recorder_parameters
 from ofvl_ros.parameters import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
-FILE, PAGE = ROOT / "config" / "localize.yaml", ROOT / "docs" / "node.md"
-TABLES = {"localizer": localizer_parameters.PARAMETERS, "bag_player": bag_player.PARAMETERS}
+TABLES = {
+    "localizer": localizer_parameters.PARAMETERS,
+    "bag_player": bag_player.PARAMETERS,
+    "recorder": recorder_parameters.PARAMETERS,
+}
+FILES = {"localizer": ROOT / "config" / "localize.yaml", "recorder": ROOT / "config" / "record.yaml"}
+PAGES = {
+    ROOT / "docs" / "node.md": ("localizer", "bag_player"),
+    ROOT / "docs" / "record.md": ("recorder",),
+}
 
 MARK = " *"
 """Follows what is said of a parameter that may change while the node is configured."""
 
-HEAD = """\
+HEADS = {
+    "localizer": """\
 # Parameters of the localizer node, with their defaults. Those marked * may change while the node is
 # configured; the others when it is not: deactivate it and clean it up, then configure and activate it.
+""",
+    "recorder": """\
+# Parameters of the recorder node, with their defaults. They are read when it starts.
+""",
+}
+
+BODY = """\
 /**:
   ros__parameters:
 """
 
 
-def parameter_file() -> str:
-    """What config/localize.yaml should hold."""
+def parameter_file(node: str) -> str:
+    """What a node's file of FILES should hold."""
     indent = " " * 4
     entries = []
-    for name, spec in TABLES["localizer"].items():
+    for name, spec in TABLES[node].items():
         comment = textwrap.fill(
             _meaning(spec),
             width=110,
@@ -40,18 +57,20 @@ def parameter_file() -> str:
             subsequent_indent=f"{indent}# ",
         )
         entries.append(f"{comment}\n{indent}{name}: {_value(spec)}\n")
-    return HEAD + "\n".join(entries)
+    return HEADS[node] + BODY + "\n".join(entries)
 
 
-def with_tables(page: str) -> str:
-    """docs/node.md with the tables that should be in it. Raises ValueError when it lacks a node's marks."""
-    for node, specs in TABLES.items():
+def with_tables(page: str, nodes: Sequence[str]) -> str:
+    """A page with the tables that should be in it. Raises ValueError when it lacks a node's marks."""
+    for node in nodes:
         begin, end = f"<!-- {node}: scripts/node_docs.py -->\n", f"<!-- {node}: end -->"
         before, begun, rest = page.partition(begin)
         _, ended, after = rest.partition(end)
         if not (begun and ended):
-            raise ValueError(f"{PAGE} has no place for the parameters of {node}: put {begin}{end} there")
-        rows = [f"| `{name}` | `{_value(spec)}` | {_meaning(spec)} |\n" for name, spec in specs.items()]
+            raise ValueError(f"there is no place for the parameters of {node}: put {begin}{end} there")
+        rows = [
+            f"| `{name}` | `{_value(spec)}` | {_meaning(spec)} |\n" for name, spec in TABLES[node].items()
+        ]
         page = "".join([before, begin, "| parameter | default | |\n|---|---|---|\n", *rows, end, after])
     return page
 
@@ -69,5 +88,7 @@ def _meaning(spec: Spec) -> str:
 
 
 if __name__ == "__main__":
-    write_text(FILE, parameter_file())
-    write_text(PAGE, with_tables(PAGE.read_text()))
+    for node, path in FILES.items():
+        write_text(path, parameter_file(node))
+    for path, nodes in PAGES.items():
+        write_text(path, with_tables(path.read_text(), nodes))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ros_helpers import image_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from ofvl_ros import images
+from ofvl_core.recording import images
 from ofvl_ros.images import UnsupportedImageError, depth_array, rgb_array, rgb_message
 
 CHANNEL_ORDER = {
@@ -110,7 +110,7 @@ def test_bayer_patterns_have_their_colours(encoding: str) -> None:
 
 
 def test_all_encodings_are_tested() -> None:
-    assert {*CHANNEL_ORDER, *GREY, *YUV, *BAYER} == set(images._COLOR)
+    assert {*CHANNEL_ORDER, *GREY, *YUV, *BAYER} == set(images.COLOR_ENCODINGS)
 
 
 def test_cv_bridge_gives_the_same() -> None:
@@ -122,7 +122,7 @@ def test_cv_bridge_gives_the_same() -> None:
     bridge, rng = CvBridge(), np.random.default_rng(0)
     named = [*CHANNEL_ORDER, "mono8", "yuv422", "yuv422_yuy2", *BAYER]
     for encoding in (name for name in named if name != "8UC3"):
-        pixels = rng.integers(0, 256, (6, 8, images._COLOR[encoding][0]), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (6, 8, images.COLOR_ENCODINGS[encoding][0]), dtype=np.uint8)
         message = image_message(pixels, encoding)
         np.testing.assert_array_equal(rgb_array(message), bridge.imgmsg_to_cv2(message, "rgb8"), encoding)
     depth = rng.uniform(0.5, 9.0, (6, 8)).astype(np.float32)
@@ -359,7 +359,7 @@ def test_damaged_bytes_are_decoded_or_refused(data: bytes, described: str) -> No
 
 
 @given(
-    encoding=st.sampled_from([*images._COLOR, *images._DEPTH, "nonsense"]),
+    encoding=st.sampled_from([*images.COLOR_ENCODINGS, *images.DEPTH_ENCODINGS, "nonsense"]),
     width=st.integers(0, 2**32 - 1) | st.integers(0, 4),
     height=st.integers(0, 2**32 - 1) | st.integers(0, 4),
     step=st.integers(0, 2**32 - 1) | st.integers(0, 16),

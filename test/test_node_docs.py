@@ -12,6 +12,7 @@ import pytest
 import rclpy
 import typer
 from rclpy.lifecycle import LifecycleNode
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from tf2_ros import Buffer, TransformBroadcaster, TransformListener
 
@@ -24,13 +25,20 @@ from ofvl_ros.inputs import CameraInputs
 from ofvl_ros.localizer_node import NAME, LocalizerNode
 from ofvl_ros.localizer_parameters import PARAMETERS
 from ofvl_ros.outputs import Outputs
+from ofvl_ros.recorder_node import RecorderNode
+from ofvl_ros.recorder_parameters import PARAMETERS as RECORDER_PARAMETERS
+from ofvl_ros.recorder_parameters import TRANSPORTS, sources
+from ofvl_ros.recorder_states import LEVELS as RECORDER_LEVELS
 from ofvl_ros.states import LEVELS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
-CORE = ("camera", "checkpoint", "deployment", "device", "localizer", "pose", "resize", "tracking", "trust")
+CORE = (
+    *("camera", "checkpoint", "deployment", "device", "localizer", "pose", "resize", "tracking", "trust"),
+    "recording/images",
+)
 """Modules of the core whose sentences the localizer passes on."""
 
 NEVER_SAID = {"assemble", "require_empty", "require_finished", "save_deployment", "write_deployment"}
@@ -56,14 +64,21 @@ def node_docs() -> ModuleType:
 
 def test_parameters_are_documented_as_they_are_declared(node_docs: ModuleType) -> None:
     remedy = "run scripts/node_docs.py"
-    assert node_docs.FILE.read_text() == node_docs.parameter_file(), remedy
-    page = node_docs.PAGE.read_text()
-    assert page == node_docs.with_tables(page), remedy
+    for node, path in node_docs.FILES.items():
+        assert path.read_text() == node_docs.parameter_file(node), remedy
+    for path, nodes in node_docs.PAGES.items():
+        page = path.read_text()
+        assert page == node_docs.with_tables(page, nodes), remedy
 
 
 def test_a_page_without_a_place_for_the_parameters_is_refused(node_docs: ModuleType) -> None:
     with pytest.raises(ValueError, match="no place for the parameters of localizer"):
-        node_docs.with_tables("nothing")
+        node_docs.with_tables("nothing", ["localizer"])
+
+
+@pytest.mark.parametrize("state", RECORDER_LEVELS)
+def test_states_of_the_recorder_are_documented(state: str) -> None:
+    assert f"| `{state}` |" in text("record.md")
 
 
 @pytest.mark.parametrize("state", LEVELS)
@@ -109,12 +124,34 @@ def test_topics_and_services_are_documented() -> None:
         context.try_shutdown()
 
 
+def test_topics_and_services_of_the_recorder_are_documented(tmp_path: Path) -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        plain = Node("plain", context=context)
+        overrides = [Parameter("autostart", value=False), Parameter("output", value=str(tmp_path))]
+        node = RecorderNode(context=context, parameter_overrides=overrides)
+        page = text("record.md")
+        for kind in ("publishers", "services"):
+            own = interface(node, kind) - interface(plain, kind)
+            assert own
+            for name in own:
+                assert f"`{name}`" in page, f"{kind}: {name} is not in docs/record.md"
+        for transport in TRANSPORTS:
+            for source in sources(transport, transport).values():
+                assert f"`{source.name}`" in page
+        node.destroy_node()
+        plain.destroy_node()
+    finally:
+        context.try_shutdown()
+
+
 # ------------------------------------------------------------------------------------------------ messages
 
 
 def unsaid(node: ast.AST) -> list[ast.AST | None]:
     """Children of a node that no user is ever told."""
-    if isinstance(node, ast.FunctionDef) and node.name in NEVER_SAID:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in NEVER_SAID:
         return [node]
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return [node]  # a docstring
@@ -158,24 +195,30 @@ def fragments(path: Path) -> set[str]:
     return found
 
 
+RECORDER = [
+    *sorted((ROOT / "ofvl_ros").glob("recorder_*.py")),
+    *(ROOT / "ofvl_core" / name for name in ("sharpness.py", "recording/writer.py")),
+]
 MODULES = [
-    *sorted((ROOT / "ofvl_ros").glob("*.py")),
+    *RECORDER,
+    *sorted(path for path in (ROOT / "ofvl_ros").glob("*.py") if path not in RECORDER),
     *(ROOT / "ofvl_core" / f"{name}.py" for name in CORE),
 ]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_messages_are_documented(path: Path) -> None:
-    page = text("troubleshooting.md")
-    missing = sorted(fragment for fragment in fragments(path) if fragment not in page)
-    assert not missing, f"docs/troubleshooting.md says nothing of {missing}"
+    name = "record.md" if path in RECORDER else "troubleshooting.md"
+    missing = sorted(fragment for fragment in fragments(path) if fragment not in text(name))
+    assert not missing, f"docs/{name} says nothing of {missing}"
 
 
 def test_messages_are_found() -> None:
-    told = fragments(ROOT / "ofvl_ros" / "inputs.py") | fragments(ROOT / "ofvl_core" / "trust.py")
+    told = set[str]().union(*map(fragments, MODULES))
     assert "nobody publishes it, start the camera or remap 'image'" in told  # returned
     assert "does not offer reliable delivery: set image_qos to best_effort" in told  # logged
     assert "the position is known to" in told
+    assert "compressed image claims to be" in told  # raised
     assert not any("Subscribes" in fragment for fragment in told)
 
 
@@ -199,7 +242,7 @@ def test_diagnostics_are_documented() -> None:
 
 def launch_arguments(name: str) -> set[str]:
     """The keys of all dictionaries in a launch file, and of the one it includes."""
-    names = {"localize", name}
+    names = {name} if name == "record" else {"localize", name}
     trees = [ast.parse((ROOT / "launch" / f"{name}.launch.py").read_text()) for name in names]
     dictionaries = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Dict)]
     return {key.value for one in dictionaries for key in one.keys if isinstance(key, ast.Constant)}
@@ -216,7 +259,7 @@ def test_launch_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_other_commands_exist(page: Path) -> None:
     written = page.read_text().replace("\\\n", " ")
-    parameters = {*PARAMETERS, *PLAYER_PARAMETERS}
+    parameters = {*PARAMETERS, *PLAYER_PARAMETERS, *RECORDER_PARAMETERS}
     for line in written.splitlines():
         assert set(re.findall(r" -p (\w+):=", line)) <= parameters, line
         assert set(re.findall(r"param set /localizer (\w+)", line)) <= parameters, line

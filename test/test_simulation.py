@@ -438,6 +438,13 @@ PAINTERS = {
     "window": textures.window,
     "spines": textures.spines,
     "screen": textures.screen,
+    "concrete": textures.concrete(RED),
+    "formwork": textures.formwork(RED),
+    "banded": textures.banded(RED, BLUE, 0.1, 0.4),
+    "road paint": textures.road_paint(RED),
+    "hazard": textures.hazard,
+    "lettering": textures.lettering("A1", RED, BLUE),
+    "glazing": textures.glazing,
 }
 
 

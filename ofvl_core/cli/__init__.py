@@ -16,6 +16,7 @@ from ofvl_core.cli.data import app as data_app
 from ofvl_core.cli.deploy import deploy
 from ofvl_core.cli.evaluate import evaluate
 from ofvl_core.cli.info import info
+from ofvl_core.cli.livl import app as livl_app
 from ofvl_core.cli.localize import localize
 from ofvl_core.cli.scenes import add_scene, merge, remove_scene
 from ofvl_core.cli.score import score
@@ -50,6 +51,7 @@ for command in (
     app.command()(command)
 app.add_typer(bag_app, name="bag")
 app.add_typer(data_app, name="data")
+app.add_typer(livl_app, name="livl")
 
 
 def _version(asked: bool) -> None:

@@ -1,4 +1,4 @@
-"""`ofvl bag`: data sets to rosbags."""
+"""`ofvl bag`: data sets to rosbags, and rosbags made whole."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,7 @@ import typer
 
 from ofvl_core.cli.console import progress_bar, stderr
 
-app = typer.Typer(help="Make rosbags.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `from-dataset` a sub-command while it is the only one."""
+app = typer.Typer(help="Make and repair rosbags.", no_args_is_help=True)
 
 
 @app.command("from-dataset")
@@ -35,3 +30,24 @@ def from_dataset(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     stderr.print(f"{out}: {messages} messages", soft_wrap=True)
+
+
+@app.command()
+def repair(
+    bag: Annotated[Path, typer.Argument(help="Bag that was not closed: a folder, or one of its files.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder of the whole bag; else BAG_repaired.")] = None,
+) -> None:
+    """Recover what a killed recorder has left as a whole bag; the damaged one stays as it is."""
+    from ofvl_core.recording.repair import repair as make_whole
+
+    with progress_bar() as bar:
+        task = bar.add_task("recovering", total=None)
+        result = make_whole(
+            bag, out, progress=lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    if result is None:
+        stderr.print(f"{bag}: nothing to repair", soft_wrap=True)
+        return
+    recovered = f"{result.messages} messages of {result.seconds:.1f} s recovered"
+    lost = "; ".join(result.lost) or "what had not reached the disc, a second at most"
+    stderr.print(f"{result.out}: {recovered}; lost: {lost}", soft_wrap=True)

@@ -7,8 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ofvl_core import camera as pinhole
 from ofvl_core.datasets.frames import checked_rigid, log_skipped, read_matrix
@@ -18,6 +17,7 @@ from ofvl_core.datasets.scene import DepthFormat, Frame, SceneData
 from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.geometry import Array, interpolate, invert
 from ofvl_core.trajectory import read_trajectory, read_tum
+from ofvl_core.yaml_files import read_yaml
 
 DESCRIPTION_FILE = "dataset.yaml"
 
@@ -113,16 +113,7 @@ class Description(_Strict):
 
 def read_description(path: Path) -> Description:
     """A checked dataset.yaml. Raises DataError naming the first key that is wrong."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Description.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        cause = " ".join(str(error).split())
-        raise DataError(f"{path}: not readable as YAML ({cause}); correct the file") from None
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(str(part) for part in wrong["loc"]) or "the file"
-        raise DataError(f"{path}: {key}: {wrong['msg']}; docs/datasets.md explains every key") from None
+    return read_yaml(path, Description, "docs/datasets.md")
 
 
 def load_described(root: Path, description: Description) -> SceneData:

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ofvl_core.geometry import transform
 from ofvl_core.simulation import textures
 from ofvl_core.simulation.facets import UP, Facet, Painter, box, prism, rectangle
 
@@ -285,8 +286,47 @@ def ottoman(rng: Random) -> Piece:
     )
 
 
-# What stands along walls and what stands free, with how often it is chosen.
-ALONG_WALLS: dict[Callable[[Random], Piece], float] = {
+def workbench(rng: Random) -> Piece:
+    """A laboratory's bench, whose back is a board full of tools and papers."""
+    width, depth, height = rng.uniform(1.4, 2.0), 0.75, 0.85
+    piece = table(rng, width, depth, height)
+    board = textures.plain(textures.colour(rng, None, 0.3, 0.6))
+    facets = box((-width / 2, 0, height), (width / 2, 0.03, height + 0.5), board, front=textures.notice)
+    return Piece([*piece.facets, *facets], width, depth, height + 0.5)
+
+
+def pillar(side: float, height: float, paint: Painter) -> Piece:
+    """A square column that carries the ceiling."""
+    facets = box((-side / 2, 0, 0), (side / 2, side, height), paint, without=("top", "bottom"))
+    return Piece(facets, side, side, height)
+
+
+def car(rng: Random) -> Piece:
+    """A small car, parked with its tail to the back."""
+    width, depth, height = rng.uniform(1.45, 1.6), rng.uniform(2.7, 3.1), rng.uniform(1.4, 1.55)
+    lacquer = textures.plain(textures.colour(rng, None, rng.choice([0.1, 0.7]), rng.uniform(0.3, 0.85)), 0.03)
+    dark = textures.plain(textures.colour(rng, None, 0.1, 0.12))
+    half, belt, hood = width / 2, 0.55 * height, depth - rng.uniform(0.6, 0.8)
+    facets = box((-half, 0, 0.2), (half, depth, belt), lacquer, without=())
+    facets += box((-half + 0.08, 0.1, belt), (half - 0.08, hood, height), textures.glazing, top=lacquer)
+    facets += [rectangle((0, depth + 0.004, 0.38), (0, 1, 0), 0.52, 0.12, textures.notice)]
+    for x in (-half + 0.2, half - 0.2):
+        lens = textures.plain(textures.colour(rng, 0.12, 0.1, 0.95), 0.02)
+        facets += [rectangle((x, depth + 0.004, belt - 0.14), (0, 1, 0), 0.26, 0.14, lens)]
+    radius, thick = 0.27, 0.17
+    for side in (-1, 1):
+        axle = side * (half - thick + 0.02)
+        for y in (0.5, depth - 0.5):
+            lying = transform((axle, y, radius), (0, side * np.sqrt(0.5), 0, np.sqrt(0.5)))
+            facets += [facet.moved(lying) for facet in prism((0, 0, 0), radius, radius, thick, dark)]
+    return Piece(facets, width, depth, height)
+
+
+Catalogue = dict[Callable[[Random], Piece], float]
+"""Makers of pieces, with how often each is chosen."""
+
+# What stands along walls and what stands free in rooms to live in.
+ALONG_WALLS: Catalogue = {
     bookcase: 3.0,
     cabinet: 3.0,
     wardrobe: 1.5,
@@ -298,15 +338,28 @@ ALONG_WALLS: dict[Callable[[Random], Piece], float] = {
     boxes: 1.0,
     chair: 1.0,
 }
-FREE_STANDING: dict[Callable[[Random], Piece], float] = {
+FREE_STANDING: Catalogue = {
     coffee_table: 2.0,
     dining_table: 1.0,
     chair: 1.5,
     ottoman: 1.5,
 }
+# What a laboratory and a hall have instead.
+LABORATORY_WALLS: Catalogue = {
+    workbench: 3.0,
+    desk: 2.5,
+    bookcase: 2.5,
+    cabinet: 1.5,
+    wardrobe: 1.5,
+    boxes: 1.0,
+    plant: 0.5,
+}
+LABORATORY_MIDDLE: Catalogue = {workbench: 2.0, dining_table: 2.0, chair: 2.0, boxes: 1.0, cabinet: 1.0}
+HALL_WALLS: Catalogue = {wardrobe: 2.0, cabinet: 1.5, sofa: 1.0, plant: 1.5, bookcase: 0.7, boxes: 0.5}
+HALL_MIDDLE: Catalogue = {ottoman: 1.5, coffee_table: 1.0, plant: 1.0}
 
 
-def choose(rng: Random, catalogue: dict[Callable[[Random], Piece], float]) -> Piece:
+def choose(rng: Random, catalogue: Catalogue) -> Piece:
     """Build a random piece of a catalogue."""
     makers, weights = list(catalogue), np.array(list(catalogue.values()))
     return makers[int(rng.choice(len(makers), p=weights / weights.sum()))](rng)

@@ -9,6 +9,7 @@ from scipy.spatial.transform import Rotation
 from ofvl_core import realsense
 from ofvl_core.datasets.robot import Robot
 from ofvl_core.geometry import transform
+from ofvl_core.simulation.facets import UP
 
 Array = NDArray[np.float64]
 
@@ -46,9 +47,14 @@ BASE_FROM_OPTICAL: Array = ROBOT.base_from_optical
 
 
 def planar_pose(state: ArrayLike) -> Array:
-    """world_from_base (4, 4) of a state (x, y, yaw)."""
-    x, y, yaw = np.asarray(state, float)
-    return transform((x, y, 0.0), Rotation.from_rotvec((0.0, 0.0, yaw)).as_quat())
+    """world_from_base (4, 4) of a state (x, y, yaw), or (N, 4, 4) of N states."""
+    states = np.atleast_2d(np.asarray(state, float))
+    poses = np.tile(np.eye(4), (len(states), 1, 1))
+    # The way by quaternions gives the last bit of what `transform` gives, and so of what a seed stands for.
+    quaternions = Rotation.from_rotvec(states[:, 2:] * UP).as_quat()
+    poses[:, :3, :3] = Rotation.from_quat(quaternions).as_matrix()
+    poses[:, :2, 3] = states[:, :2]
+    return poses.reshape(*np.shape(state)[:-1], 4, 4)
 
 
 @dataclass(frozen=True)
@@ -67,10 +73,17 @@ class Motion:
         """Times (N + 1,) of the states, seconds."""
         return self.start + np.arange(len(self.states)) / ODOMETRY_RATE
 
-    def world_from_base(self, time: float) -> Array:
-        """The exact pose at a time within the drive."""
-        step = int(np.clip((time - self.start) * ODOMETRY_RATE, 0, len(self.twists) - 1))
+    def twist(self, time: float) -> Array:
+        """Speed and turn rate (2,) at a time within the drive."""
+        return self.twists[self._step(time)]
+
+    def world_from_base(self, time: float | Array) -> Array:
+        """The exact pose (4, 4) at a time within the drive, or poses (K, 4, 4) at times (K,)."""
+        step = self._step(time)
         return planar_pose(advance(self.states[step], self.twists[step], time - self.times[step]))
+
+    def _step(self, time: float | Array) -> NDArray[np.int_]:
+        return np.clip((time - self.start) * ODOMETRY_RATE, 0, len(self.twists) - 1).astype(int)
 
     def odometry(self, rng: np.random.Generator) -> Array:
         """odom_from_base as states (N + 1, 3) that the wheels report: from zero, with drift."""
@@ -91,10 +104,15 @@ class Motion:
         return states
 
 
-def advance(state: Array, twist: Array, duration: float) -> Array:
-    """The state (x, y, yaw) after driving an exact arc with a constant twist (speed, turn rate)."""
-    x, y, yaw = state
-    distance, turn = twist[0] * duration, twist[1] * duration
+def advance(state: Array, twist: Array, duration: float | Array) -> Array:
+    """The state (x, y, yaw) after driving an exact arc with a constant twist (speed, turn rate).
+
+    Takes N of each as well: states (N, 3), twists (N, 2), durations (N,).
+    """
+    x, y, yaw = np.moveaxis(state, -1, 0)
+    speed, rate = np.moveaxis(twist, -1, 0)
+    distance, turn = speed * duration, rate * duration
     # The chord of an arc: sin(turn / 2) / (turn / 2) of its length, along the mean heading.
     chord = distance * np.sinc(turn / (2 * np.pi))
-    return np.array([x + chord * np.cos(yaw + turn / 2), y + chord * np.sin(yaw + turn / 2), yaw + turn])
+    heading = yaw + turn / 2
+    return np.stack([x + chord * np.cos(heading), y + chord * np.sin(heading), yaw + turn], axis=-1)

@@ -1,6 +1,6 @@
 """A furnished room, drawn at random: walls with doors, windows and pictures, furniture, light."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from ofvl_core.geometry import transform
 from ofvl_core.simulation import textures
 from ofvl_core.simulation.facets import Facet, Painter, box, rectangle
 from ofvl_core.simulation.freespace import RESOLUTION, FreeSpace
-from ofvl_core.simulation.furniture import ALONG_WALLS, FREE_STANDING, Piece, choose
+from ofvl_core.simulation.furniture import ALONG_WALLS, FREE_STANDING, Catalogue, Piece, choose
 
 Array = NDArray[np.float64]
 Random = np.random.Generator
@@ -29,7 +29,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Room:
-    """A room of `length` x `width` x HEIGHT metres; the origin is the middle of its floor, z is up.
+    """A room of `length` x `width` metres, of any height; the origin is the middle of its floor, z is up.
 
     The first `fixtures` of the facets are what it was built with: shell, doors, windows, what stands along
     the walls. The others are free-standing furniture and pictures.
@@ -49,7 +49,8 @@ class Wall:
 
     world_from_wall: Array
     length: float
-    taken: list[tuple[float, float, float, float]]
+    height: float = HEIGHT
+    taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def fits(self, x0: float, x1: float, z0: float, z1: float, gap: float) -> bool:
         """Whether a rectangle lies on the wall and keeps clear of all that is there."""
@@ -67,33 +68,45 @@ def build(rng: Random, loose: Random | None = None) -> Room:
     `loose`, by default `rng` itself, draws all that is no fixture: rooms that differ in it alone are twins.
     """
     length, width = rng.uniform(4.2, 5.2), rng.uniform(3.5, 4.2)
-    walls = [
-        Wall(_placed(x * length / 2, y * width / 2, np.arctan2(-y, -x) - np.pi / 2), span, [])
-        for x, y, span in ((-1, 0, width), (1, 0, width), (0, -1, length), (0, 1, length))
+    walls = walls_around(length, width, HEIGHT)
+    facets = painted_shell(rng, length, width, walls)
+    lights = [
+        ceiling_light(rng, x + rng.uniform(-0.4, 0.4), rng.uniform(-0.15, 0.15) * width, HEIGHT, facets)
+        for x in (-length / 4, length / 4)
     ]
-    facets = _shell(rng, length, width, walls)
-    lights = _ceiling_lights(rng, length, width, facets)
     for number, wall in enumerate(rng.permutation(np.array(walls, object))):
         if number == 0:
-            _door(rng, wall, facets)
+            hang_door(rng, wall, facets)
         elif number < 3:
-            _window(rng, wall, facets, lights)
+            put_window(rng, wall, facets, lights)
     footprints: list[Array] = []
     for wall in walls:
-        _furnish_wall(rng, wall, (length, width), facets, footprints)
+        furnish_wall(rng, wall, (length, width), ALONG_WALLS, facets, footprints)
     fixtures = len(facets)
     loose = loose or rng
-    _furnish_middle(loose, (length, width), facets, footprints)
+    lay_rug(loose, facets)
+    furnish_middle(loose, (length, width), FREE_STANDING, 2 if length * width < 26 else 3, facets, footprints)
     for wall in walls:
-        _hang_pictures(loose, wall, facets)
+        hang_pictures(loose, wall, facets)
     return Room(length, width, facets, fixtures, lights, FreeSpace(length, width, footprints))
 
 
-def _placed(x: float, y: float, yaw: float) -> Array:
+def walls_around(length: float, width: float, height: float) -> list[Wall]:
+    """The bare walls behind, ahead, to the right and to the left of who looks along x."""
+    return [
+        Wall(placed(x * length / 2, y * width / 2, np.arctan2(-y, -x) - np.pi / 2), span, height)
+        for x, y, span in ((-1, 0, width), (1, 0, width), (0, -1, length), (0, 1, length))
+    ]
+
+
+def placed(x: float, y: float, yaw: float) -> Array:
+    """world_from_item of what stands on the floor."""
     return transform((x, y, 0), (0, 0, np.sin(yaw / 2), np.cos(yaw / 2)))
 
 
-def _shell(rng: Random, length: float, width: float, walls: list[Wall]) -> list[Facet]:
+def painted_shell(rng: Random, length: float, width: float, walls: list[Wall]) -> list[Facet]:
+    """Floor, ceiling and walls of a room to live in, with skirting boards."""
+    height = walls[0].height
     floor: Painter
     if rng.uniform() < 0.6:
         floor = textures.planks(textures.colour(rng, 0.08, 0.45, rng.uniform(0.45, 0.75)))
@@ -102,7 +115,7 @@ def _shell(rng: Random, length: float, width: float, walls: list[Wall]) -> list[
     ceiling = textures.plaster(textures.colour(rng, 0.12, 0.06, 0.93), textures.colour(rng, None, 0.14, 0.84))
     facets = [
         rectangle((0, 0, 0), (0, 0, 1), length, width, floor),
-        rectangle((0, 0, HEIGHT), (0, 0, -1), length, width, ceiling, density=150),
+        rectangle((0, 0, height), (0, 0, -1), length, width, ceiling, density=150),
     ]
     hue = rng.uniform()
     for number, wall in enumerate(walls):
@@ -115,41 +128,41 @@ def _shell(rng: Random, length: float, width: float, walls: list[Wall]) -> list[
         if rng.uniform() < 0.4:
             paint = textures.wallpaper(base, second, textures.colour(rng, near + 0.4, 0.5, 0.6))
         facets.append(
-            rectangle((0, 0, HEIGHT / 2), (0, 1, 0), wall.length, HEIGHT, paint).moved(wall.world_from_wall)
+            rectangle((0, 0, height / 2), (0, 1, 0), wall.length, height, paint).moved(wall.world_from_wall)
         )
         board = textures.plain(textures.colour(rng, near, 0.15, 0.9))
         low, high = (-wall.length / 2, 0, 0), (wall.length / 2, 0.015, 0.09)
-        _add(facets, box(low, high, board, without=("bottom", "back", "left", "right")), wall.world_from_wall)
+        add(facets, box(low, high, board, without=("bottom", "back", "left", "right")), wall.world_from_wall)
     return facets
 
 
-def _ceiling_lights(rng: Random, length: float, width: float, facets: list[Facet]) -> list[Light]:
-    lights = []
-    for x in (-length / 4, length / 4):
-        at = np.array([x + rng.uniform(-0.4, 0.4), rng.uniform(-0.15, 0.15) * width, HEIGHT])
-        long, wide = rng.uniform(0.6, 1.1), rng.uniform(0.3, 0.6)
-        shine = textures.plain(np.array([1.0, 0.98, 0.92], np.float32), 0.01, 0.0)
-        metal = textures.plain(textures.colour(rng, None, 0.3, 0.6))
-        low, high = at + np.array([-long / 2, -wide / 2, -0.06]), at + np.array([long / 2, wide / 2, 0])
-        facets += box(low, high, metal, without=("top", "bottom"))
-        facets.append(rectangle(at - np.array([0, 0, 0.06]), (0, 0, -1), long, wide, shine, glows=True))
-        strength = rng.uniform(2.1, 2.7) * np.array([1.0, 0.96, 0.9]) / (long * wide)
-        edges = (np.array([long, 0, 0]), np.array([0, wide, 0]))
-        lights.append(Light(low - np.array([0, 0, 0.005]), edges, strength))
-    return lights
+def ceiling_light(rng: Random, x: float, y: float, height: float, facets: list[Facet]) -> Light:
+    """Hang a flat lamp under the ceiling."""
+    at = np.array([x, y, height])
+    long, wide = rng.uniform(0.6, 1.1), rng.uniform(0.3, 0.6)
+    shine = textures.plain(np.array([1.0, 0.98, 0.92], np.float32), 0.01, 0.0)
+    metal = textures.plain(textures.colour(rng, None, 0.3, 0.6))
+    low, high = at + np.array([-long / 2, -wide / 2, -0.06]), at + np.array([long / 2, wide / 2, 0])
+    facets += box(low, high, metal, without=("top", "bottom"))
+    facets.append(rectangle(at - np.array([0, 0, 0.06]), (0, 0, -1), long, wide, shine, glows=True))
+    strength = rng.uniform(2.1, 2.7) * np.array([1.0, 0.96, 0.9]) / (long * wide)
+    edges = (np.array([long, 0, 0]), np.array([0, wide, 0]))
+    return Light(low - np.array([0, 0, 0.005]), edges, strength)
 
 
-def _door(rng: Random, wall: Wall, facets: list[Facet]) -> None:
+def hang_door(rng: Random, wall: Wall, facets: list[Facet]) -> None:
+    """A door somewhere in a wall."""
     x = rng.uniform(-0.5, 0.5) * (wall.length - 1.2)
     painted = textures.door(textures.colour(rng, None, 0.4, 0.6))
     frame = textures.plain(textures.colour(rng, None, 0.1, 0.9))
     case = box((x - 0.5, 0, 0), (x + 0.5, 0.025, 2.1), frame, without=("back", "bottom"))
     leaf = rectangle((x, 0.03, 1.01), (0, 1, 0), 0.86, 2.02, painted)
-    _add(facets, [*case, leaf], wall.world_from_wall)
+    add(facets, [*case, leaf], wall.world_from_wall)
     wall.taken.append((x - 0.5, x + 0.5, 0.0, 2.1))
 
 
-def _window(rng: Random, wall: Wall, facets: list[Facet], lights: list[Light]) -> None:
+def put_window(rng: Random, wall: Wall, facets: list[Facet], lights: list[Light]) -> None:
+    """A window with curtains somewhere in a wall, and the light that falls in."""
     wide, low, high = rng.uniform(1.1, 1.8), rng.uniform(0.85, 1.0), rng.uniform(1.9, 2.2)
     x = rng.uniform(-0.5, 0.5) * (wall.length - wide - 0.8)
     white = textures.plain(np.full(3, 0.92, np.float32))
@@ -163,7 +176,7 @@ def _window(rng: Random, wall: Wall, facets: list[Facet], lights: list[Light]) -
     for side in (-1, 1):
         left, right = sorted((x + side * span, x + side * (span - hem)))
         parts += box((left, 0.03, low - 0.35), (right, 0.09, high + 0.12), fabric, without=())
-    _add(facets, [*parts, pane], wall.world_from_wall)
+    add(facets, [*parts, pane], wall.world_from_wall)
     turn = wall.world_from_wall[:3, :3]
     corner = turn @ np.array([x - wide / 2, 0.1, low]) + wall.world_from_wall[:3, 3]
     edges = (turn @ np.array([wide, 0, 0]), np.array([0, 0, high - low]))
@@ -172,43 +185,68 @@ def _window(rng: Random, wall: Wall, facets: list[Facet], lights: list[Light]) -
     wall.taken.append((x - span - 0.06, x + span + 0.06, low - 0.35, high + 0.12))
 
 
-def _furnish_wall(
-    rng: Random, wall: Wall, room: tuple[float, float], facets: list[Facet], footprints: list[Array]
+def furnish_wall(
+    rng: Random,
+    wall: Wall,
+    room: tuple[float, float],
+    catalogue: Catalogue,
+    facets: list[Facet],
+    footprints: list[Array],
 ) -> None:
+    """Stand furniture along a wall, from one end to the other."""
     x = -wall.length / 2 + rng.uniform(0.02, 0.3)
     while x < wall.length / 2 - 0.4:
-        piece = choose(rng, ALONG_WALLS)
+        piece = choose(rng, catalogue)
         world_from_piece = wall.world_from_wall @ transform((x + piece.width / 2, 0.02, 0), (0, 0, 0, 1))
-        outline = _outline(piece, world_from_piece)
         on_wall = (x, x + piece.width, 0.0, piece.height)
-        if wall.fits(*on_wall, gap=0.03) and _acceptable(room, footprints, outline):
-            _add(facets, piece.facets, world_from_piece)
-            footprints.append(outline)
+        if wall.fits(*on_wall, gap=0.03) and stand(piece, world_from_piece, room, facets, footprints):
             wall.taken.append(on_wall)
             x += piece.width + rng.uniform(0.05, 0.5)
         else:
             x += 0.15
 
 
-def _furnish_middle(
-    rng: Random, room: tuple[float, float], facets: list[Facet], footprints: list[Array]
-) -> None:
+def lay_rug(rng: Random, facets: list[Facet]) -> None:
+    """A rug near the room's middle."""
     long, wide = rng.uniform(1.4, 2.2), rng.uniform(1.0, 1.5)
     carpet = rectangle((0, 0, 0.006), (0, 0, 1), long, wide, textures.rug(rng.uniform()))
-    _add(facets, [carpet], _placed(rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.5)))
-    wanted = 2 if room[0] * room[1] < 26 else 3
+    add(facets, [carpet], placed(rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.5)))
+
+
+def furnish_middle(
+    rng: Random,
+    room: tuple[float, float],
+    catalogue: Catalogue,
+    wanted: int,
+    facets: list[Facet],
+    footprints: list[Array],
+) -> None:
+    """Stand up to `wanted` pieces of furniture anywhere."""
     for _ in range(30):
-        piece = choose(rng, FREE_STANDING)
+        piece = choose(rng, catalogue)
         x, y = rng.uniform(-0.5, 0.5, 2) * (np.array(room) - 1.0)
         middle_from_back = transform((0, -piece.depth / 2, 0), (0, 0, 0, 1))
-        world_from_piece = _placed(x, y, rng.uniform(-np.pi, np.pi)) @ middle_from_back
-        outline = _outline(piece, world_from_piece)
-        if _acceptable(room, footprints, outline):
-            _add(facets, piece.facets, world_from_piece)
-            footprints.append(outline)
+        world_from_piece = placed(x, y, rng.uniform(-np.pi, np.pi)) @ middle_from_back
+        if stand(piece, world_from_piece, room, facets, footprints):
             wanted -= 1
         if wanted == 0:
             break
+
+
+def stand(
+    piece: Piece,
+    world_from_piece: Array,
+    room: tuple[float, float],
+    facets: list[Facet],
+    footprints: list[Array],
+) -> bool:
+    """Put a piece somewhere if it may stand there, and say whether it may."""
+    outline = _outline(piece, world_from_piece)
+    acceptable = _acceptable(room, footprints, outline)
+    if acceptable:
+        add(facets, piece.facets, world_from_piece)
+        footprints.append(outline)
+    return acceptable
 
 
 def _outline(piece: Piece, world_from_piece: Array) -> Array:
@@ -231,19 +269,21 @@ def _acceptable(room: tuple[float, float], footprints: list[Array], new: Array) 
     return free.connected(PASSAGE) and area > 0.2 * room[0] * room[1]
 
 
-def _hang_pictures(rng: Random, wall: Wall, facets: list[Facet]) -> None:
+def hang_pictures(rng: Random, wall: Wall, facets: list[Facet]) -> None:
+    """Framed pictures and notices wherever a wall has room for them."""
     for _ in range(40):
         wide, tall = rng.uniform(0.25, 1.0), rng.uniform(0.25, 0.75)
         x, z = rng.uniform(-0.5, 0.5) * (wall.length - wide - 0.1), rng.uniform(0.75, 2.2)
         where = (x - wide / 2, x + wide / 2, z - tall / 2, z + tall / 2)
-        if z + tall / 2 > HEIGHT - 0.15 or not wall.fits(*where, gap=0.07):
+        if z + tall / 2 > wall.height - 0.15 or not wall.fits(*where, gap=0.07):
             continue
         low, high = (where[0], 0.0, where[2]), (where[1], 0.025, where[3])
         edge = textures.plain(textures.colour(rng, None, 0.4, 0.4))
         image = textures.art if rng.uniform() < 0.7 else textures.notice
-        _add(facets, box(low, high, edge, front=image, without=("back",)), wall.world_from_wall)
+        add(facets, box(low, high, edge, front=image, without=("back",)), wall.world_from_wall)
         wall.taken.append(where)
 
 
-def _add(facets: list[Facet], new: list[Facet], world_from_item: Array) -> None:
+def add(facets: list[Facet], new: list[Facet], world_from_item: Array) -> None:
+    """Append an item's facets, which are given in its own frame."""
     facets += [facet.moved(world_from_item) for facet in new]

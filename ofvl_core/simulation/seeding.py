@@ -3,7 +3,7 @@
 import numpy as np
 
 # What a stream is for; the numbers are part of what a seed means.
-LAYOUT, PAINT, LIGHT, MOTION, ODOMETRY, CAMERA, LOOSE = range(7)
+LAYOUT, PAINT, LIGHT, MOTION, ODOMETRY, CAMERA, LOOSE, LIDAR, LATENCY, CALIBRATION = range(10)
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:

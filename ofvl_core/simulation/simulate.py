@@ -1,28 +1,22 @@
 """Make simulated scenes: plan each, render its frames in parallel, and put it in place when it is whole."""
 
-import multiprocessing
-import os
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
 from ofvl_core.errors import ConfigError, DataError
-from ofvl_core.simulation import room, writer
+from ofvl_core.simulation import writer
+from ofvl_core.simulation.place import Place, built, drives
+from ofvl_core.simulation.pool import worker_pool
 from ofvl_core.simulation.rgbd import D435_COLOUR, RgbdCamera
 from ofvl_core.simulation.robot import BASE_FROM_OPTICAL, Motion
-from ofvl_core.simulation.seeding import CAMERA, LAYOUT, LOOSE, MOTION, ODOMETRY, stream
-from ofvl_core.simulation.trajectory import patrol
-from ofvl_core.simulation.world import Scenery, World
+from ofvl_core.simulation.seeding import CAMERA, ODOMETRY, stream
 
 Array = NDArray[np.float64]
 
@@ -30,25 +24,9 @@ Array = NDArray[np.float64]
 # apart, so that 120 frames cover a room instead of repeating one another.
 FRAME_RATE = 3.0
 LEAD = 0.5  # seconds of odometry before the first frame and after the last
-PAUSE = 10.0  # seconds between sequences
 BLUR_SAMPLES = 9  # instants averaged while the shutter is open
 MAX_SHUTTER_MS = 33.0  # the camera behind the frames runs at 30 Hz
 CHUNK = 10  # frames a worker renders in one go
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which room: the `scene` of a `seed`, built and painted like the room `twin_of` if that is another."""
-
-    seed: int
-    scene: int
-    twin_of: int
-
-    def design(self) -> room.Room:
-        """The room's surfaces, lights and free space."""
-        is_twin = self.twin_of != self.scene
-        loose = stream(self.seed, self.scene, LOOSE) if is_twin else None
-        return room.build(stream(self.seed, self.twin_of, LAYOUT), loose)
 
 
 @dataclass(frozen=True)
@@ -95,7 +73,7 @@ def simulate(
         Place(seed, scene, scene if scene in originals else scene - len(originals)) for scene in range(scenes)
     ]
     Path(out).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".simulating-") as partial, _pool(workers) as pool:
+    with tempfile.TemporaryDirectory(dir=out, prefix=".simulating-") as partial, worker_pool(workers) as pool:
         folders = [Path(partial) / target.name for target in targets]
         plans = [
             pool.submit(plan_drives, place, train_sequences + test_sequences, frames) for place in places
@@ -122,40 +100,20 @@ def simulate(
 
 
 def plan_drives(place: Place, sequences: int, frames: int) -> list[Motion]:
-    """The drives of a scene: one route, another path each time."""
-    free, seed, scene = place.design().free, place.seed, place.scene
-    clockwise = bool(stream(seed, scene, MOTION).integers(2))
-    duration = (frames - 1) / FRAME_RATE + 2 * LEAD
-    return [
-        patrol(
-            free,
-            clockwise,
-            PAUSE + sequence * (duration + PAUSE),
-            duration,
-            stream(seed, scene, MOTION, sequence),
-        )
-        for sequence in range(sequences)
-    ]
+    """The drives of a scene, long enough for their frames."""
+    return drives(place, sequences, (frames - 1) / FRAME_RATE + 2 * LEAD)
 
 
 def render(recording: Recording) -> int:
     """Render and write a recording's frames; returns how many."""
     place = recording.place
-    world, scenery = _scene(place)
+    world, scenery = built(place)
     sensor = RgbdCamera(recording.camera)
     for frame, exposure in recording.exposures.items():
         rng = stream(place.seed, place.scene, CAMERA, recording.sequence, frame)
         colour, depth = sensor.capture(world, scenery, exposure, rng)
         writer.write_frame(recording.folder, frame, colour, depth, exposure[len(exposure) // 2])
     return len(recording.exposures)
-
-
-@lru_cache(maxsize=1)
-def _scene(place: Place) -> tuple[World, Scenery]:
-    design = place.design()
-    world = World(design.facets)
-    painted_as = [place.twin_of] * design.fixtures
-    return world, Scenery(world, design.facets, design.lights, place.seed, place.scene, painted_as)
 
 
 def frame_times(motion: Motion, frames: int) -> list[float]:
@@ -178,26 +136,6 @@ def _chunks(motion: Motion, frames: int, shutter: float) -> Iterator[dict[int, l
 def _write_tables(sequence: Path, motion: Motion, frames: int, rng: np.random.Generator) -> None:
     writer.write_timestamps(sequence, frame_times(motion, frames))
     writer.write_odometry(sequence, motion.times, motion.odometry(rng))
-
-
-@contextmanager
-def _pool(workers: int | None) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes, started afresh: a fork would copy the locks of the caller's threads.
-
-    On the way out, also by an error or Ctrl-C, what has not begun is dropped and what runs is waited for.
-    """
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers or os.cpu_count() or 1, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(1)  # the processes are the parallelism
-    # A terminal's Ctrl-C reaches all processes: the parent alone ends the work.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check(

@@ -395,3 +395,93 @@ def screen(rng: Random, height: int, width: int, density: float) -> Picture:
             )
     border(picture, max(2, int(0.012 * density)), np.full(3, 0.06, np.float32))
     return picture
+
+
+def concrete(base: Colour) -> Painter:
+    """Bare concrete: clouds of grey, stains and pores."""
+
+    def paint(rng: Random, height: int, width: int, density: float) -> Picture:
+        clouds = noise(rng, (height, width), 1.2 * density, 0.1 * density, channels=1)
+        stains = noise(rng, (height, width), 0.5 * density, 0.02 * density, channels=1)
+        pores = noise(rng, (height, width), 0.02 * density, 1.0, channels=1)
+        dirt = 0.16 * np.clip(stains - 1.0, 0, 1.5)
+        return np.clip(base * (1 + 0.07 * clouds + 0.03 * pores - dirt), 0, 1).astype(np.float32)
+
+    return paint
+
+
+def formwork(base: Colour, panel_width: float = 1.2) -> Painter:
+    """A cast wall: joints and tie holes at equal distances over concrete, and a line of paint."""
+    ground = concrete(base)
+
+    def paint(rng: Random, height: int, width: int, density: float) -> Picture:
+        picture = np.ascontiguousarray(ground(rng, height, width, density))
+        step, joint = panel_width * density, max(1, round(0.012 * density))
+        for x in np.arange(rng.uniform(0, step), width, step):
+            picture[:, int(x) : int(x) + joint] *= 0.72
+            for share in (0.25, 0.75):
+                for y in np.arange(height - 0.45 * density, 0, -0.9 * density):
+                    hole = (int(x + share * step), int(y))
+                    cv2.circle(picture, hole, max(1, round(0.02 * density)), (0.2, 0.2, 0.2), -1, cv2.LINE_AA)
+        return picture
+
+    return paint
+
+
+def banded(base: Colour, band: Colour, low: float, high: float) -> Painter:
+    """Concrete with a painted band, between heights in metres above the picture's lower edge."""
+    ground = concrete(base)
+
+    def paint(rng: Random, height: int, width: int, density: float) -> Picture:
+        picture = np.ascontiguousarray(ground(rng, height, width, density))
+        top, bottom = (max(0, height - round(level * density)) for level in (high, low))
+        worn = noise(rng, (height, width), 0.2 * density, 2.0, channels=1)[top:bottom]
+        picture[top:bottom] = np.clip(band * (1 + 0.05 * worn), 0, 1)
+        return picture
+
+    return paint
+
+
+def road_paint(base: Colour) -> Painter:
+    """A line on the floor, worn."""
+
+    def paint(rng: Random, height: int, width: int, density: float) -> Picture:
+        wear = noise(rng, (height, width), 0.3 * density, 2.0, channels=1, roughness=0.9)
+        return np.clip(base * (1 - 0.18 * np.clip(wear, 0, 2))[..., :1], 0, 1).astype(np.float32)
+
+    return paint
+
+
+def hazard(rng: Random, height: int, width: int, density: float) -> Picture:
+    """Slanted stripes of black and yellow."""
+    period = 0.2 * density
+    slant = np.add.outer(np.arange(height), np.arange(width)) + rng.uniform(0, period)
+    share = ((slant / period) % 1.0 < 0.5)[..., None]
+    black, yellow = colour(rng, None, 0.0, 0.12), colour(rng, 0.13, 0.8, 0.85)
+    dirt = noise(rng, (height, width), 0.3 * density, 2.0)
+    return np.clip(np.where(share, yellow, black) + 0.03 * dirt, 0, 1).astype(np.float32)
+
+
+def lettering(text: str, ink: Colour, ground: Colour) -> Painter:
+    """A sign with a few large letters that fill it."""
+
+    def paint(rng: Random, height: int, width: int, density: float) -> Picture:
+        picture = np.empty((height, width, 3), np.float32)
+        picture[:] = ground
+        font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, height // 9)
+        (wide, tall), _ = cv2.getTextSize(text, font, 1.0, thick)
+        scale = min(0.8 * width / wide, 0.65 * height / tall)
+        at = (round((width - scale * wide) / 2), round((height + scale * tall) / 2))
+        cv2.putText(picture, text, at, font, scale, ink.tolist(), thick, cv2.LINE_AA)
+        return np.clip(picture + 0.02 * noise(rng, (height, width), 0.3 * density, 2.0), 0, 1)
+
+    return paint
+
+
+def glazing(rng: Random, height: int, width: int, density: float) -> Picture:
+    """The windows of a car: dark glass with a bright reflection in a frame."""
+    fade = np.linspace(0.5, 0.08, height, dtype=np.float32)[:, None, None]
+    shine = noise(rng, (height, width), 0.5 * density, 0.1 * density, channels=1)
+    picture = np.ascontiguousarray(np.repeat(np.clip(fade + 0.06 * shine, 0, 1), 3, axis=2))
+    border(picture, max(2, int(0.03 * density)), np.full(3, 0.05, np.float32))
+    return picture

@@ -76,8 +76,18 @@ class Driver:
         self.states.append(advance(self.states[-1], twist, STEP))
 
 
-def patrol(free: FreeSpace, clockwise: bool, start: float, duration: float, rng: Random) -> Motion:
-    """A drive of at least `duration` seconds around the room."""
+def patrol(
+    free: FreeSpace,
+    clockwise: bool,
+    start: float,
+    duration: float,
+    rng: Random,
+    sector: int | None = None,
+) -> Motion:
+    """A drive of at least `duration` seconds around the room.
+
+    It begins in the given one of the SECTORS, or in any.
+    """
     places = free.places(RADIUS + MARGIN)
     middle = places.mean(axis=0)
     bearings = np.arctan2(*(places - middle).T[::-1])
@@ -85,7 +95,7 @@ def patrol(free: FreeSpace, clockwise: bool, start: float, duration: float, rng:
     route = _lane(np.linalg.norm(places - middle, axis=1), sectors)
     places, sectors = places[route], sectors[route]
     onward = -1 if clockwise else 1
-    sector = int(rng.integers(SECTORS))
+    sector = int(rng.integers(SECTORS)) if sector is None else sector
     while not (sectors == sector).any():
         sector = (sector + onward) % SECTORS
     place = _draw(places[sectors == sector], rng)

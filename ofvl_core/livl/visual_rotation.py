@@ -1,0 +1,89 @@
+"""How a camera turned from one image to the next, from corners that are followed and their measured depth."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ofvl_core.camera import Camera
+from ofvl_core.geometry import Array
+
+WIDTH = 320
+"""Pixels; corners are followed in images of this width, which is quick and blurs less than full size."""
+
+CORNERS = 200
+LEAST_CORNERS = 20
+RETURN_ERROR = 0.5
+"""Pixels a corner followed there and back may miss itself by."""
+
+LONGEST_STEP = 0.15
+"""Seconds between two images that are compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """Rotations of a camera: `vectors` (N, 3), radians in the first image's optical frame, that take
+    directions of the second image's frame to the first's; `starts` and `ends` (N,) are stamps, ns."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    vectors: Array
+
+
+class VisualRotation:
+    """Follows corners from image to image; one object a drive."""
+
+    def __init__(self, camera: Camera) -> None:
+        height = max(1, round(camera.height * WIDTH / camera.width))
+        self._camera = camera.resized(WIDTH, height)
+        self._last: tuple[int, NDArray[np.uint8], NDArray[np.float32]] | None = None
+        self._turns: list[tuple[int, int, Array]] = []
+
+    def add(self, stamp: int, rgb: NDArray[np.uint8], depth: NDArray[np.float32]) -> None:
+        """The next image (H, W, 3) and its depth (h, w) in metres, NaN where unknown."""
+        size = (self._camera.width, self._camera.height)
+        grey = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+        small_depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+        if self._last is not None and 0 < stamp - self._last[0] <= LONGEST_STEP * 1e9:
+            vector = self._turn(self._last[1], self._last[2], np.asarray(grey, np.uint8))
+            if vector is not None:
+                self._turns.append((self._last[0], stamp, vector))
+        self._last = stamp, np.asarray(grey, np.uint8), np.asarray(small_depth, np.float32)
+
+    @property
+    def turns(self) -> Turns:
+        """All rotations so far."""
+        starts, ends, vectors = zip(*self._turns, strict=True) if self._turns else ((), (), ())
+        return Turns(
+            np.array(starts, np.int64), np.array(ends, np.int64), np.array(vectors, float).reshape(-1, 3)
+        )
+
+    def _turn(
+        self, before: NDArray[np.uint8], depth: NDArray[np.float32], after: NDArray[np.uint8]
+    ) -> Array | None:
+        corners = cv2.goodFeaturesToTrack(before, CORNERS, 0.01, 6)
+        if corners is None or len(corners) < LEAST_CORNERS:
+            return None
+        followed, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.empty_like(corners))
+        returned, back, _ = cv2.calcOpticalFlowPyrLK(after, before, followed, np.empty_like(corners))
+        start, end = corners[:, 0], followed[:, 0]
+        columns, rows = np.rint(start).astype(int).T
+        metres = depth[rows.clip(0, len(depth) - 1), columns.clip(0, depth.shape[1] - 1)]
+        good = (found[:, 0] > 0) & (back[:, 0] > 0) & np.isfinite(metres)
+        good &= np.abs(returned[:, 0] - start).max(axis=1) < RETURN_ERROR
+        if good.sum() < LEAST_CORNERS:
+            return None
+        points = self._camera.rays(start[good].astype(float)) * metres[good, None]
+        solved, vector, _, inliers = cv2.solvePnPRansac(
+            points,
+            end[good].astype(float),
+            self._camera.matrix,
+            np.array(self._camera.distortion or (0.0,) * 5),
+            iterationsCount=50,
+            reprojectionError=1.0,
+            flags=cv2.SOLVEPNP_ITERATIVE,
+        )
+        if not solved or inliers is None or len(inliers) < LEAST_CORNERS:
+            return None
+        return -np.asarray(vector, float).ravel()  # PnP gives second_from_first
