@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -12,17 +13,25 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from tf2_msgs.msg import TFMessage
 
+from ofvl_core.errors import DataError
 from ofvl_core.recording.stream import Stream, header_stamp
+from ofvl_core.recording.tf_tree import TfTree
 from ofvl_core.recording.writer import Topic
 from ofvl_ros.recorder_parameters import CAMERA_INFO, DEPTH_CAMERA_INFO, STATIC, Source
 
 Heard = Callable[["Input", bytes], None]
 
+FRESH = 2.0
+"""Seconds after which intrinsics are not repeated: the camera may have others by now."""
+
 
 class Input:
     """One topic: subscribed when a publisher appears, with the best QoS that all its publishers offer.
 
-    Every message goes to `on_message` as its serialised bytes, in the executor's thread.
+    A latched one is always subscribed as such, or what was said before would be lost, and beside it with
+    what all offer where some offer less; what is said then may come twice. Every message goes to
+    `on_message` as its serialised bytes, in the executor's thread. `frame` is that of the first, None before
+    it and where there is no header.
     """
 
     def __init__(self, node: Node, source: Source, on_message: Heard) -> None:
@@ -33,36 +42,51 @@ class Input:
         self.stream = Stream()
         self.newest = b""
         self.other_type = ""
-        self._subscription: Subscription | None = None
+        self.frame: str | None = None
+        self._subscriptions: list[Subscription] = []
         self._requested = QoSProfile(depth=source.depth)
 
     @property
     def is_offered(self) -> bool:
         """Whether there has been a publisher of the right type."""
-        return self._subscription is not None
+        return bool(self._subscriptions)
 
     def look(self) -> None:
         """Look who publishes: subscribe when somebody does, anew when someone cannot be heard as it is."""
         publishers = self._node.get_publishers_info_by_topic(self.topic.name)
         offered = [publisher for publisher in publishers if publisher.topic_type == self.type]
         self.other_type = publishers[0].topic_type if publishers and not offered else ""
-        if not offered or (self._subscription is not None and _hears(self._requested, offered)):
+        if not offered:
             return
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._node.get_logger().info(
-                f"{self.topic.name}: a publisher offers less than the others, subscribed anew"
-            )
         self.topic = Topic(
             self.topic.name, self.type, tuple(stored_qos(publisher.qos_profile) for publisher in offered)
         )
-        self._requested = request(offered, self.source.depth)
-        self._subscription = self._node.create_subscription(
-            self.source.type, self.topic.name, self._on_bytes, self._requested, raw=True
+        least = request(offered, self.source.depth)
+        if not self._subscriptions:
+            held = QoSProfile(depth=self.source.depth, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._subscribe(held if self.source.is_latched else least)
+        if not _hears(self._requested, least):
+            if len(self._subscriptions) > self.source.is_latched:
+                self._node.destroy_subscription(self._subscriptions.pop())
+            self._subscribe(least)
+            self._node.get_logger().info(
+                f"{self.topic.name}: a publisher offers less than the others, subscribed anew"
+            )
+
+    def _subscribe(self, requested: QoSProfile) -> None:
+        self._requested = requested
+        self._subscriptions.append(
+            self._node.create_subscription(
+                self.source.type, self.topic.name, self._on_bytes, requested, raw=True
+            )
         )
 
     def _on_bytes(self, message: bytes) -> None:
-        stamp = header_stamp(message) if self.source.is_stamped else None
+        stamp = None
+        if self.source.is_stamped:
+            stamp = header_stamp(message)
+            if self.frame is None:
+                self.frame = deserialize_message(message, self.source.type).header.frame_id
         self.stream.note(time.monotonic(), len(message), stamp)
         self.newest = message
         self._on_message(self, message)
@@ -74,21 +98,38 @@ class Prologue:
     def __init__(self) -> None:
         self._infos: dict[str, tuple[Input, bytes]] = {}
         self._static: list[tuple[Input, set[str], bytes]] = []
+        self._tree = TfTree()
 
     def note(self, source: Input, message: bytes) -> None:
         """Keep a message where it is of those."""
         if source.source in (CAMERA_INFO, DEPTH_CAMERA_INFO):
             self._infos[source.topic.name] = (source, message)
         elif source.source is STATIC:
-            transforms = deserialize_message(message, TFMessage).transforms
-            children = {transform.child_frame_id for transform in transforms}
+            transforms = deserialize_message(message, TFMessage)
+            children = {transform.child_frame_id for transform in transforms.transforms}
+            with suppress(DataError):  # one that is no rotation connects nothing; the bag has it all the same
+                self._tree.add(transforms, is_static=True)
             self._static = [kept for kept in self._static if not kept[1] <= children]
             self._static.append((source, children, message))
 
     def messages(self) -> list[tuple[Topic, bytes]]:
-        """The newest of each, static transforms first."""
+        """The newest of each: static transforms, then such intrinsics as came within FRESH seconds."""
+        now = time.monotonic()
         kept = [(source, message) for source, _, message in self._static]
-        return [(source.topic, message) for source, message in [*kept, *self._infos.values()]]
+        kept += [
+            (source, message)
+            for source, message in self._infos.values()
+            if (silence := source.stream.silence(now)) is not None and silence <= FRESH
+        ]
+        return [(source.topic, message) for source, message in kept]
+
+    def connects(self, frame: str, other: str) -> bool:
+        """Whether static transforms lead from one frame to another."""
+        try:
+            self._tree.static(frame, other)
+        except DataError:
+            return False
+        return True
 
 
 def request(offered: Sequence[TopicEndpointInfo], depth: int) -> QoSProfile:
@@ -103,9 +144,8 @@ def request(offered: Sequence[TopicEndpointInfo], depth: int) -> QoSProfile:
     )
 
 
-def _hears(requested: QoSProfile, offered: Sequence[TopicEndpointInfo]) -> bool:
-    """Whether what was requested is not more than what anyone offers."""
-    least = request(offered, requested.depth)
+def _hears(requested: QoSProfile, least: QoSProfile) -> bool:
+    """Whether what was requested is not more than what everyone offers."""
     asks_too_much = (
         requested.reliability == ReliabilityPolicy.RELIABLE != least.reliability,
         requested.durability == DurabilityPolicy.TRANSIENT_LOCAL != least.durability,

@@ -23,7 +23,7 @@ from ofvl_ros.images import UnsupportedImageError, rgb_array
 from ofvl_ros.parameters import declare, values
 from ofvl_ros.recorder_inputs import Input, Prologue, stored_qos
 from ofvl_ros.recorder_parameters import PARAMETERS, sources
-from ofvl_ros.recorder_states import LEVELS, MISSING, Complaint, missing, silent, worst
+from ofvl_ros.recorder_states import LEVELS, MISSING, Complaint, missing, silent, unmounted, worst
 from ofvl_ros.states import ERROR, WARN
 
 NAME = "recorder"
@@ -254,7 +254,11 @@ class RecorderNode(Node):
                 self.get_logger().info(f"{name} is back after {before[name]:.0f} s")
 
     def _complaints(self, now: float) -> list[Complaint]:
-        found = list(missing(self._inputs, self._required, now)) if now - self._began > MISSING else []
+        found: list[Complaint] = []
+        if now - self._began > MISSING:
+            found += missing(self._inputs, self._required, now)
+            if self._writer is not None:
+                found += unmounted(self._inputs["image"], self._inputs["velodyne_points"], self._prologue)
         found += [
             Complaint("sensor silent", f"{name} is silent for {silence:.0f} s: look after the sensor")
             for name, silence in self._silent.items()
@@ -272,8 +276,9 @@ class RecorderNode(Node):
         if self._writer is not None:
             return worst(complaints)
         if self._trouble is not None:
-            complaints.insert(0, Complaint("disc full", self._trouble.sentence))
-            return "disc full" if self._trouble.is_full else "failed"
+            state = "disc full" if self._trouble.is_full else "failed"
+            complaints.insert(0, Complaint(state, self._trouble.sentence))
+            return state
         return "idle"
 
     def _log(self, state: str, complaints: list[Complaint], now: float) -> None:
@@ -313,7 +318,7 @@ class RecorderNode(Node):
                 "seconds recorded": f"{writer.seconds:.1f}",
                 "MB written": writer.bytes_written // MEGABYTE,
                 "MB waiting": writer.bytes_waiting // MEGABYTE,
-                "MB left on the disc": writer.free_bytes() // MEGABYTE,
+                "MB left on the disc": writer.free_bytes // MEGABYTE,
                 "minutes left": _minutes(writer.seconds_left(self._bytes_per_second(now))),
                 "dropped": writer.messages_dropped,
             }

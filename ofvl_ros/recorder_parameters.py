@@ -44,7 +44,10 @@ OTHERS = (
     Source("/tf", TFMessage, 1000, is_stamped=False),
 )
 
-REQUIRABLE = ("image", "camera_info", "depth", "depth_camera_info", *(source.name for source in OTHERS))
+REQUIRABLE = (
+    *("image", "camera_info", "depth", "depth_camera_info"),
+    *(source.name for source in (*OTHERS, STATIC)),
+)
 """Topics without which a recording may be worth nothing, by the names of the raw ones."""
 
 PARAMETERS = {

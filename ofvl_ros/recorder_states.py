@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
-from ofvl_ros.recorder_inputs import Input
+from ofvl_ros.recorder_inputs import Input, Prologue
 from ofvl_ros.states import ERROR, OK, STALE, WARN
 
 LEVELS = {
     "recording": OK,
+    "no transform": WARN,
     "poor images": WARN,
     "sensor silent": ERROR,
     "topic missing": ERROR,
@@ -60,6 +61,17 @@ def missing(inputs: dict[str, Input], required: Collection[str], now: float) -> 
         else:
             cause = f"nobody publishes it, start the sensor or remap '{one.source.name}'"
         yield Complaint("topic missing", f"{one.topic.name} never came: {cause}")
+
+
+def unmounted(camera: Input, lidar: Input, prologue: Prologue) -> Iterator[Complaint]:
+    """A complaint when both come, and nothing says where they sit to one another."""
+    if camera.frame is None or lidar.frame is None or prologue.connects(camera.frame, lidar.frame):
+        return
+    yield Complaint(
+        "no transform",
+        f"/tf_static does not lead from {camera.frame} to {lidar.frame}: publish where the LiDAR sits, "
+        "or write it into a file for ofvl livl build --calibration",
+    )
 
 
 def worst(complaints: Collection[Complaint]) -> str:

@@ -32,12 +32,14 @@ from test_recording_writer import contents, small_disc  # noqa: F401 a fixture
 from tf2_msgs.msg import TFMessage
 
 from ofvl_core.errors import ConfigError, DataError
+from ofvl_core.recording import writer
 from ofvl_core.recording.repair import repair
-from ofvl_ros import recorder_node, recorder_states
+from ofvl_ros import recorder_inputs, recorder_node, recorder_states
 from ofvl_ros.recorder_node import LATCHED, RecorderNode
 from ofvl_ros.recorder_parameters import PARAMETERS, TRANSPORTS, sources
 
 RELIABLE = QoSProfile(depth=100)
+HOLDS = DurabilityPolicy.TRANSIENT_LOCAL
 BEST_EFFORT = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 PIXELS = cv2.resize(scene(), (64, 48), interpolation=cv2.INTER_AREA)
 PERIOD = 33_000_000
@@ -218,10 +220,44 @@ def test_a_late_publisher_that_offers_less_is_heard_as_well(tmp_path: Path) -> N
         assert robot.flow_until(lambda: robot.count() > before + 2, "image")
 
 
+def test_what_was_latched_before_is_heard_beside_a_volatile_publisher(tmp_path: Path) -> None:
+    with ros_node("earlier") as node:
+        volatile = node.create_publisher(TFMessage, "/tf_static", RELIABLE)
+        latched = node.create_publisher(TFMessage, "/tf_static", QoSProfile(depth=10, durability=HOLDS))
+        lidar, camera, imu = (bytes(serialize_message(static(child))) for child in ("lidar", "camera", "imu"))
+        latched.publish(lidar)
+        latched.publish(camera)
+        with recording(tmp_path) as robot:
+            assert robot.recorded(2, "/tf_static")
+            assert wait_until(volatile.get_subscription_count)  # nobody keeps what it says before
+            assert wait_until(lambda: "/tf_static: a publisher offers less" in robot.log)
+            assert wait_until(
+                lambda: volatile.publish(imu) or robot.recorder._prologue.connects("", "imu"), 10
+            )
+            assert robot.call("stop")[0]
+    assert set(of_topic(tmp_path / "recording_001", "/tf_static")) == {lidar, camera, imu}
+
+
+def test_a_bag_holds_what_all_known_publishers_offer(tmp_path: Path) -> None:
+    with recording(tmp_path) as robot:
+        robot.offer("image", Image, BEST_EFFORT)
+        robot.node.create_publisher(Image, "image", RELIABLE)
+        assert wait_until(lambda: len(robot.recorder._inputs["image"].topic.offered) == 2)
+        assert robot.flow_until(robot.count, "image")
+    with Reader(tmp_path / "recording_001") as reader:
+        (image,) = [connection for connection in reader.connections if connection.topic == "/image"]
+        assert isinstance(image.ext, ConnectionExtRosbag2)
+        reliabilities = {offer.reliability for offer in image.ext.offered_qos_profiles}
+    assert reliabilities == {QosReliability.BEST_EFFORT, QosReliability.RELIABLE}
+
+
 # ------------------------------------------------------------------------------------------------------- bags
 
 
-def test_a_split_loses_nothing_and_each_bag_is_complete(tmp_path: Path) -> None:
+def test_a_split_loses_nothing_and_each_bag_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_inputs, "FRESH", 1e6)
     with recording(tmp_path, name="hall") as robot:
         robot.offer("/tf_static", TFMessage, LATCHED)
         robot.offer("camera_info", CameraInfo)
@@ -253,6 +289,22 @@ def test_a_split_loses_nothing_and_each_bag_is_complete(tmp_path: Path) -> None:
         assert [topic for topic, _, _ in contents(bag)][:4] == [
             *("/tf_static", "/tf_static", "/camera_info", "/ofvl/mark")
         ]
+
+
+def test_old_intrinsics_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder_inputs, "FRESH", 0.0)
+    with recording(tmp_path) as robot:
+        robot.offer("/tf_static", TFMessage, LATCHED)
+        robot.offer("camera_info", CameraInfo)
+        robot.publish("/tf_static", static("lidar"))
+        robot.publish("camera_info", CameraInfo(width=64))
+        assert robot.recorded(1, "/tf_static") and robot.recorded(1, "/camera_info")
+        assert robot.call("split")[0]
+        live = robot.publish("camera_info", CameraInfo(width=128))
+        assert robot.recorded(1, "/camera_info")
+    recorded = contents(tmp_path / "recording_002")
+    assert [topic for topic, _, _ in recorded] == ["/tf_static", "/camera_info"]
+    assert recorded[1][2] == live
 
 
 def test_start_stop_and_marks(tmp_path: Path) -> None:
@@ -331,6 +383,49 @@ def test_a_topic_that_never_comes_is_named(tmp_path: Path) -> None:
         assert "/imu" not in reason
 
 
+def test_static_transforms_can_be_required(tmp_path: Path) -> None:
+    with recording(tmp_path, required="/tf_static") as robot:
+        robot.offer("image", Image)
+        assert robot.flow_until(lambda: robot.state == "topic missing", "image")
+        assert "/tf_static never came: nobody publishes it" in robot.statuses[-1].message
+        robot.offer("/tf_static", TFMessage, LATCHED)
+        robot.publish("/tf_static", static("lidar"))
+        assert robot.flow_until(lambda: robot.state == "recording", "image")
+
+
+def test_a_lidar_that_no_transform_leads_to_is_told(tmp_path: Path) -> None:
+    with recording(tmp_path) as robot:
+        robot.offer("image", Image)
+        robot.offer("velodyne_points", PointCloud2)
+        cloud = PointCloud2()
+        cloud.header.frame_id = "velodyne"
+
+        def tells(state: str) -> bool:
+            robot.publish("image", image_message(PIXELS, frame="/optical"))
+            robot.publish("velodyne_points", cloud)
+            return robot.state == state
+
+        assert wait_until(lambda: tells("no transform"), 10)
+        assert robot.statuses[-1].level == DiagnosticStatus.WARN
+        assert "/tf_static does not lead from /optical to velodyne" in robot.statuses[-1].message
+        robot.offer("/tf_static", TFMessage, LATCHED)
+        robot.publish("/tf_static", static("optical"))
+        robot.publish("/tf_static", static("velodyne"))
+        assert robot.recorded(2, "/tf_static")
+        assert wait_until(lambda: tells("recording"), 10)
+
+
+def test_a_static_transform_that_is_no_rotation_is_recorded_all_the_same(tmp_path: Path) -> None:
+    broken = static("lidar")
+    broken.transforms[0].transform.rotation.w = 0.0
+    with recording(tmp_path) as robot:
+        robot.offer("/tf_static", TFMessage, LATCHED)
+        sent = robot.publish("/tf_static", broken)
+        assert robot.recorded(1, "/tf_static")
+        assert not robot.recorder._prologue.connects("", "lidar")
+    assert of_topic(tmp_path / "recording_001", "/tf_static") == [sent]
+
+
 def test_a_topic_of_another_type_is_named(tmp_path: Path) -> None:
     with recording(tmp_path) as robot:
         robot.node.create_publisher(CompressedImage, "image", 1)
@@ -387,6 +482,22 @@ def test_a_full_disc_ends_the_bag_once(small_disc: Path) -> None:  # noqa: F811 
         shutil.rmtree(small_disc / "bags" / "recording_001")
         assert robot.call("start")[0]
         assert robot.flow_until(lambda: robot.state == "recording", "image")
+
+
+def test_a_folder_that_is_removed_is_told_and_the_node_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "FLUSH_PERIOD", 0.05)
+    with recording(tmp_path / "bags") as robot:
+        robot.offer("image", Image)
+        assert robot.flow_until(lambda: robot.state == "recording", "image")
+        shutil.rmtree(tmp_path / "bags")
+        assert robot.flow_until(lambda: robot.state == "failed", "image")
+        assert robot.statuses[-1].level == DiagnosticStatus.ERROR
+        assert "is gone, removed or its disc unmounted" in robot.statuses[-1].message
+        assert robot.call("start")[0]
+        assert robot.flow_until(lambda: robot.state == "recording", "image")
+    assert of_topic(tmp_path / "bags" / "recording_001", "/image")
 
 
 # ---------------------------------------------------------------------------------------------------- process

@@ -1,5 +1,6 @@
 """Bags written beside whoever hands messages over: nothing altered, nothing waited for, losses counted."""
 
+import errno
 import shutil
 import signal
 import subprocess
@@ -161,6 +162,48 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="choose another folder"):
         RecordingWriter(tmp_path / "file" / "bag")
+
+
+@storages
+@pytest.mark.parametrize("are_messages_coming", [True, False])
+def test_a_folder_that_is_removed_ends_the_bag(
+    tmp_path: Path, storage: str, are_messages_coming: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "FLUSH_PERIOD", 0.01)
+    writer = RecordingWriter(tmp_path / "bags" / "bag", storage)
+    assert writer.free_bytes > 0
+    writer.write(IMAGE, 1, message(1))
+    assert wait_until(lambda: writer.messages_written)
+    shutil.rmtree(tmp_path / "bags")
+
+    def is_closed() -> bool:
+        if are_messages_coming:
+            writer.write(IMAGE, 2, message(2))
+        return writer.is_closed
+
+    assert wait_until(is_closed)
+    assert writer.trouble is not None and not writer.trouble.is_full
+    assert writer.trouble.sentence.startswith(f"{tmp_path}/bags/bag is gone")
+    assert not writer.is_open and writer.seconds_left(1.0) > 0
+
+
+def test_a_disc_that_fails_ends_the_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is pulled out: nothing can be asked of it."""
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(writer_module, "FLUSH_PERIOD", 0.01)
+    writer = RecordingWriter(tmp_path / "bag")
+    monkeypatch.setattr(writer_module.shutil, "disk_usage", fail)
+    assert wait_until(lambda: writer.is_closed)
+    assert writer.trouble is not None and not writer.trouble.is_full
+    assert "Input/output error" in writer.trouble.sentence and "ofvl bag repair" in writer.trouble.sentence
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="File name too long; choose another folder"):
+        RecordingWriter(next_bag(tmp_path / ("x" * 300), "hall"))
 
 
 def test_an_unknown_storage_is_named(tmp_path: Path) -> None:

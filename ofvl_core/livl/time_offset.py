@@ -68,19 +68,21 @@ def estimate_time_offset(turns: Turns, path: StampedPath, body_from_camera: Arra
     if np.sqrt(turning.var(axis=0).sum()) < LEAST_CHANGE:
         return UNKNOWN
 
-    def misfit(offset: float) -> Array:
+    def misfit(offset: float, share: float = 1.0) -> Array:
         turned = spline(starts + offset).inv() * spline(ends + offset)
-        return camera_from_body.apply(turned.as_rotvec()) / span - seen
+        return share * camera_from_body.apply(turned.as_rotvec()) / span - seen
 
     def best(start: float, kept: Array) -> float:
+        # Corners in small or blurred images follow a turn by too little. Unless that is a number of its own,
+        # a drive that turns ever faster makes it an offset.
         solution = least_squares(
-            lambda offset: misfit(float(offset[0]))[kept].ravel(),
-            [start],
+            lambda x: (misfit(x[0], x[1])[kept]).ravel(),
+            [start, 1.0],
             loss="huber",
             f_scale=RATE_NOISE,
             diff_step=1e-3,
-            x_scale=GRID,
-            bounds=(-LARGEST, LARGEST),
+            x_scale=(GRID, 0.1),
+            bounds=((-LARGEST, 0.5), (LARGEST, 1.5)),
         )
         return float(solution.x[0])
 

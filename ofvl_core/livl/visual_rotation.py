@@ -1,5 +1,6 @@
-"""How a camera turned from one image to the next, from corners that are followed and their measured depth."""
+"""How a camera turned from one image to another soon after, from corners followed and their measured depth."""
 
+from collections import deque
 from dataclasses import dataclass
 
 import cv2
@@ -17,8 +18,9 @@ LEAST_CORNERS = 20
 RETURN_ERROR = 0.5
 """Pixels a corner followed there and back may miss itself by."""
 
-LONGEST_STEP = 0.15
-"""Seconds between two images that are compared."""
+LONGEST_STEP = 0.11
+"""Seconds, at most, between two images that are compared: the further apart, the less does a corner's error
+count, and the longer a turn that they say nothing of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class VisualRotation:
     def __init__(self, camera: Camera) -> None:
         height = max(1, round(camera.height * WIDTH / camera.width))
         self._camera = camera.resized(WIDTH, height)
-        self._last: tuple[int, NDArray[np.uint8], NDArray[np.float32]] | None = None
+        self._recent: deque[tuple[int, NDArray[np.uint8], NDArray[np.float32]]] = deque()
         self._turns: list[tuple[int, int, Array]] = []
 
     def add(self, stamp: int, rgb: NDArray[np.uint8], depth: NDArray[np.float32]) -> None:
@@ -45,11 +47,14 @@ class VisualRotation:
         size = (self._camera.width, self._camera.height)
         grey = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
         small_depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-        if self._last is not None and 0 < stamp - self._last[0] <= LONGEST_STEP * 1e9:
-            vector = self._turn(self._last[1], self._last[2], np.asarray(grey, np.uint8))
+        while self._recent and stamp - self._recent[0][0] > LONGEST_STEP * 1e9:
+            self._recent.popleft()
+        if self._recent:
+            before, image, its_depth = self._recent[0]
+            vector = self._turn(image, its_depth, np.asarray(grey, np.uint8))
             if vector is not None:
-                self._turns.append((self._last[0], stamp, vector))
-        self._last = stamp, np.asarray(grey, np.uint8), np.asarray(small_depth, np.float32)
+                self._turns.append((before, stamp, vector))
+        self._recent.append((stamp, np.asarray(grey, np.uint8), np.asarray(small_depth, np.float32)))
 
     @property
     def turns(self) -> Turns:

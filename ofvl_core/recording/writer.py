@@ -57,8 +57,9 @@ class RecordingWriter:
     After a crash of the process everything older than FLUSH_PERIOD can be recovered, see `repair`. At most
     `queue_bytes` wait for the disc; a message for which there is no room is dropped and counted. With less
     than `reserve_bytes` left on the disc the bag is closed while it still can be; `trouble` says so then. A
-    bag that no message came into is removed when it is closed. Raises DataError when the bag cannot be
-    begun, ConfigError for another storage.
+    bag that no message came into is removed when it is closed. `free_bytes` are what was left on the disc
+    when the writer's thread last looked. Raises DataError when the bag cannot be begun, ConfigError for
+    another storage.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class RecordingWriter:
         self.written: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
         self.bytes_written = 0
+        self.free_bytes = 0
         self.trouble: Trouble | None = None
         self._storage, self._queue_bytes, self._reserve = storage, queue_bytes, reserve_bytes
         self._queue: deque[tuple[Topic, int, bytes]] = deque()
@@ -114,13 +116,9 @@ class RecordingWriter:
         """What waits for the disc."""
         return self._bytes_waiting
 
-    def free_bytes(self) -> int:
-        """What is left on the disc."""
-        return shutil.disk_usage(self.path.parent).free
-
     def seconds_left(self, bytes_per_second: float) -> float:
         """How long it can go on at a rate before the disc's reserve is reached."""
-        return max(0, self.free_bytes() - self._reserve) / max(bytes_per_second, 1.0)
+        return max(0, self.free_bytes - self._reserve) / max(bytes_per_second, 1.0)
 
     def write(self, topic: Topic, stamp: int, data: bytes) -> bool:
         """Hand over a message received at `stamp`, in nanoseconds; whether it was taken. Never waits."""
@@ -172,19 +170,18 @@ class RecordingWriter:
 
     def _begin(self) -> "_Bag":
         """The open bag; SQLite wants to be opened by the thread that writes."""
-        if self.path.exists():
-            raise DataError(f"{self.path}: exists already; remove it or choose another name")
         try:
+            if self.path.exists():
+                raise DataError(f"{self.path}: exists already; remove it or choose another name")
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._has_space():
+            if not self._has_space(self.path.parent):
                 raise DataError(
                     f"{self.path}: its disc has {self._megabytes_left()} MB left; free some space first"
                 )
             bag = _Bag(self.path, version=BAG_VERSION, storage_plugin=STORAGES[self._storage])
             bag.open()
         except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{self.path}: {reason}; choose another folder") from None
+            raise _unusable(self.path, error) from None
         return bag
 
     def _drain(self, bag: "_Bag") -> None:
@@ -219,7 +216,8 @@ class RecordingWriter:
             self._bytes_waiting -= len(data)
 
     def _watch_space(self) -> None:
-        if self.trouble is None and not self._has_space():
+        """Close the bag in time. Raises OSError when the bag, or its disc, is there no more."""
+        if not self._has_space(self.path) and self.trouble is None:
             self.trouble = Trouble(
                 f"{self.path.name} is closed and whole, but its disc has {self._megabytes_left()} MB left: "
                 "free some space, then start again",
@@ -230,29 +228,54 @@ class RecordingWriter:
     def _give_up(self, error: Exception) -> None:
         """Nothing more can be written; what is there stays as it is, for `repair`."""
         is_full = getattr(error, "errno", None) in FULL or "full" in str(error)
-        cause = "the disc is full: free some space" if is_full else f"writing failed ({error}): check it"
-        remedy = f"then recover the bag with: ofvl bag repair {self.path}"
-        self.trouble = Trouble(f"{cause}, {remedy}", is_full)
+        if _is_gone(self.path):
+            sentence = f"{self.path} is gone, removed or its disc unmounted: see to that, then start again"
+        else:
+            cause = "the disc is full: free some space" if is_full else f"writing failed ({error}): check it"
+            sentence = f"{cause}, then recover the bag with: ofvl bag repair {self.path}"
+        self.trouble = Trouble(sentence, is_full)
         with self._changed:
             self._finishing = True
             self.dropped.update(topic.name for topic, _, _ in self._queue)
             self._queue.clear()
 
     def _megabytes_left(self) -> int:
-        return self.free_bytes() // 1_000_000
+        return self.free_bytes // 1_000_000
 
-    def _has_space(self) -> bool:
-        return not self._reserve or self.free_bytes() >= self._reserve
+    def _has_space(self, folder: Path) -> bool:
+        self.free_bytes = shutil.disk_usage(folder).free
+        return self.free_bytes >= self._reserve
 
 
 def next_bag(folder: Path, name: str) -> Path:
-    """The first of `folder`/NAME_001, NAME_002, ... after all that exist."""
+    """The first of `folder`/NAME_001, NAME_002, ... after all that exist.
+
+    Raises DataError when the folder is there and cannot be read.
+    """
+    try:
+        existing = list(folder.glob("*"))
+    except OSError as error:
+        raise _unusable(folder, error) from None
     numbers = [
         int(match[1])
-        for path in folder.glob(f"{name}_*")
+        for path in existing
         if (match := re.fullmatch(rf"{re.escape(name)}_(\d+).*", path.name))
     ]
     return folder / f"{name}_{max(numbers, default=0) + 1:03d}"
+
+
+def _unusable(path: Path, error: OSError | sqlite3.Error) -> DataError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return DataError(f"{path}: {reason}; choose another folder")
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether a path is there no more; one of which the disc cannot tell is not."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return False
 
 
 class _Mcap(McapWriter):
