@@ -1,4 +1,4 @@
-"""How a camera turned from one image to another soon after, from corners followed and their measured depth."""
+"""How a camera turned from one image to another soon after: corners followed, with their measured depth."""
 
 from collections import deque
 from dataclasses import dataclass
