@@ -22,7 +22,7 @@ from ofvl_core.training.config import make_config
 from ofvl_core.training.run import Surroundings, train
 
 SCENE = "Parking_lot1"
-RATE = 4.0
+RATE = 5.0
 REMAPPINGS = (
     f"image/compressed:={realsense.COLOR_IMAGE}/compressed",
     f"camera_info:={realsense.COLOR_INFO}",
@@ -46,7 +46,7 @@ def call(node, service: str) -> dict:
 def simulated(tmp_path_factory) -> list[Path]:
     out = tmp_path_factory.mktemp("simulated")
     camera = D435_COLOUR.resized(160, 120)
-    return simulate_livl(out, scenes=(SCENE,), sequences=2, seconds=18.0, camera=camera)
+    return simulate_livl(out, scenes=(SCENE,), sequences=2, seconds=15.0, camera=camera)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ rewriting of it. After the drive and in a building more can be done than they do
 - The first revolution is compensated by the velocity that the second one shows.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,8 @@ from ofvl_core.lidar.scan_order import rising
 from ofvl_core.lidar.scan_to_map import FeatureMap
 from ofvl_core.lidar.scan_to_scan import Revolution
 from ofvl_core.stamped_path import StampedPath
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 2  # of finding each point's surface and registering with it
 FEWEST = 60  # features: a scan with fewer says too little
@@ -56,7 +59,12 @@ def aloam(scans: Iterable[Scan], progress: Callable[[int], None] = lambda done: 
     for done, scan in enumerate(rising(scans), 1):
         method.add(scan)
         progress(done)
-    return method.path()
+    path = method.path()
+    if method.skipped:
+        logger.warning("%d of %d scans have too few points for a pose", method.skipped, done)
+    if method.untimed:
+        logger.warning("%d scans give their points no times: the motion within them stays", method.untimed)
+    return path
 
 
 @dataclass(frozen=True, eq=False)

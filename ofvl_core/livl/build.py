@@ -10,14 +10,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ofvl_core import __version__
 from ofvl_core.datasets.layout import scene_name
 from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.files import write_json
-from ofvl_core.geometry import apply, invert, pose_error
-from ofvl_core.lidar.map_alignment import align_maps
 from ofvl_core.livl import lidar_on_depth, sources
 from ofvl_core.livl.calibration import Calibration, read_calibration
 from ofvl_core.livl.drive import Drive
@@ -28,18 +24,13 @@ from ofvl_core.livl.part import NO_SECOND, Part, examine
 from ofvl_core.livl.report import write_report
 from ofvl_core.livl.resume import Steps
 from ofvl_core.livl.robot import write_robot
-from ofvl_core.livl.selection import LEAST_DEPTH_SHARE, select
+from ofvl_core.livl.selection import select
 from ofvl_core.livl.takes import takes, write_frames
 from ofvl_core.livl.time_offset import agreed
-from ofvl_core.livl.views import Moment, moments
+from ofvl_core.livl.views import Moment, spread_moments
+from ofvl_core.livl.world import share_world
 
 logger = logging.getLogger(__name__)
-
-SAME_FRAME = (0.1, 1.0)
-"""Metres and degrees up to which recorded trajectories count as given in one frame: they stay as they are."""
-
-MOMENTS = 40
-"""Images, spread over all drives, at which LiDAR and depth are compared."""
 
 
 def build(
@@ -70,8 +61,8 @@ def build(
             logger.info("going on with a build that was interrupted")
         parts = [examine(drive, options, steps, progress) for drive in drives]
         _set_clocks(parts, options)
-        _share_world(parts, options)
-        seen = _moments(parts, progress)
+        share_world(parts, options)
+        seen = spread_moments(parts, progress)
         agreement = lidar_on_depth.compare([moment.view for moment in seen])
         refined = None
         if options.refine_calibration:
@@ -162,52 +153,6 @@ def _set_clocks(parts: Sequence[Part], options: Options) -> None:
         part.time_offset = offset.seconds
 
 
-def _share_world(parts: Sequence[Part], options: Options) -> None:
-    """Bring all drives into one world frame: that of the first, in which the robot starts upright.
-
-    Each drive's map is laid over those before it. A recorded trajectory that is in their frame already stays
-    as it is. Raises DataError for a drive whose place cannot be told.
-    """
-    computed = sources.is_computed(options.poses)
-    for part in parts:
-        if computed:  # the frame in which it started: that of the robot's base
-            tree, frame = part.drive.tree, part.drive.lidar_frame
-            part.world_from_frame = tree.static(tree.root(frame), frame) @ invert(part.source.path.poses[0])
-    first, *others = parts
-    world = apply(first.world_from_frame, first.points)
-    for part in others:
-        if not len(part.points) or not len(world):
-            logger.warning(
-                "%s: without a LiDAR its poses are taken to be in the frame of %s's",
-                part.drive.name,
-                first.drive.name,
-            )
-            continue
-        points = apply(part.world_from_frame, part.points)
-        alignment = align_maps(world, points)
-        if not alignment.sure:
-            raise DataError(
-                f"{part.drive.bag}: where this drive lies in the map of those before it is not certain "
-                f"({alignment.overlap:.0%} fit here, {alignment.runner_up:.0%} elsewhere); leave it out, or "
-                "record it again along more of their way"
-            )
-        part.overlap = alignment.overlap
-        metres, degrees = pose_error(alignment.reference_from_other, np.eye(4))
-        if computed or metres > SAME_FRAME[0] or degrees > SAME_FRAME[1]:
-            part.world_from_frame = alignment.reference_from_other @ part.world_from_frame
-        world = np.concatenate([world, apply(part.world_from_frame, part.points)])
-
-
-def _moments(parts: Sequence[Part], progress: Progress) -> list[Moment]:
-    """LiDAR points on images of all drives."""
-    seen: list[Moment] = []
-    for done, part in enumerate(parts):
-        progress("comparing LiDAR and depth", done, len(parts))
-        if part.drive.has_lidar:
-            seen += _moments_of(part, -(-MOMENTS // len(parts)))
-    return seen
-
-
 def _refine(parts: Sequence[Part], seen: list[Moment], agreement: Agreement | None) -> list[Moment]:
     """Correct the calibration; the moments as they are then. Raises ConfigError where it cannot be."""
     if agreement is None or any(part.source.body != part.drive.lidar_frame for part in parts):
@@ -218,21 +163,6 @@ def _refine(parts: Sequence[Part], seen: list[Moment], agreement: Agreement | No
     for part in parts:
         part.correction = agreement.correction
     return [moment.corrected(agreement.correction) for moment in seen]
-
-
-def _moments_of(part: Part, count: int) -> list[Moment]:
-    stamps = part.survey.stamps
-    usable = stamps[
-        (part.survey.depth_share >= LEAST_DEPTH_SHARE)
-        & (part.survey.sharpness > 0)
-        & part.camera_path.covers(stamps + round(part.time_offset * 1e9))
-    ]
-    if not len(usable):
-        return []
-    places = np.unique(np.linspace(0, len(usable) - 1, count + 2).round().astype(int)[1:-1])
-    return moments(
-        part.drive, [int(usable[at]) for at in places], part.time_offset, part.camera_path, part.lidar_path
-    )
 
 
 def _warn(content: dict[str, Any]) -> None:

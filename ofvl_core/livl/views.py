@@ -11,7 +11,13 @@ from ofvl_core.geometry import Array, apply, invert
 from ofvl_core.lidar.scan import Scan
 from ofvl_core.livl.drive import Drive
 from ofvl_core.livl.lidar_on_depth import View
+from ofvl_core.livl.options import Progress
+from ofvl_core.livl.part import Part
+from ofvl_core.livl.selection import LEAST_DEPTH_SHARE
 from ofvl_core.stamped_path import StampedPath
+
+MOMENTS = 40
+"""Images, spread over all drives, at which LiDAR and depth are compared."""
 
 HALF_REVOLUTION = 50_000_000
 """Nanoseconds from a scan's middle to its stamp, its end."""
@@ -63,6 +69,29 @@ def _carried(scan: Scan, world_from_lidar: StampedPath) -> Array:
     """The scan's points (N, 3) in the world, each from where the LiDAR was at its time."""
     poses = world_from_lidar.at(scan.stamp + np.round(scan.times * 1e9).astype(np.int64))
     return np.einsum("nij,nj->ni", poses[:, :3, :3], scan.points) + poses[:, :3, 3]
+
+
+def spread_moments(parts: Sequence[Part], progress: Progress) -> list[Moment]:
+    """Moments of images that have depth, spread over all drives with a LiDAR."""
+    seen: list[Moment] = []
+    for done, part in enumerate(parts):
+        progress("comparing LiDAR and depth", done, len(parts))
+        if part.drive.has_lidar:
+            stamps = _spread(part, -(-MOMENTS // len(parts)))
+            seen += moments(part.drive, stamps, part.time_offset, part.camera_path, part.lidar_path)
+    return seen
+
+
+def _spread(part: Part, count: int) -> list[int]:
+    """Stamps of about `count` usable images, evenly over the drive."""
+    survey = part.survey
+    usable = survey.stamps[
+        (survey.depth_share >= LEAST_DEPTH_SHARE)
+        & (survey.sharpness > 0)
+        & part.camera_path.covers(survey.stamps + round(part.time_offset * 1e9))
+    ]
+    places = np.unique(np.linspace(0, len(usable) - 1, count + 2).round().astype(int)[1:-1])
+    return [int(usable[at]) for at in places] if len(usable) else []
 
 
 def _camera_of(camera: Camera, image: NDArray) -> Camera:

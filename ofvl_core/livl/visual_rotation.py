@@ -49,11 +49,11 @@ class VisualRotation:
         small_depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
         while self._recent and stamp - self._recent[0][0] > LONGEST_STEP * 1e9:
             self._recent.popleft()
-        if self._recent:
-            before, image, its_depth = self._recent[0]
+        for before, image, its_depth in self._recent:  # the oldest of them that can be followed
             vector = self._turn(image, its_depth, np.asarray(grey, np.uint8))
             if vector is not None:
                 self._turns.append((before, stamp, vector))
+                break
         self._recent.append((stamp, np.asarray(grey, np.uint8), np.asarray(small_depth, np.float32)))
 
     @property
