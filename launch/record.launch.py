@@ -18,7 +18,10 @@ PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 images needs the profile, so a launch file that includes this one starts the camera's driver afterwards."""
 
 UNSET = "(params_file)"
-"""Default of an argument that, left out, leaves the value to params_file."""
+"""Default of an argument that, left out, leaves the value to params_file; empty is a value of its own."""
+
+EMPTY = "''"
+"""How empty is written on the command line, where ros2 launch wants something: required:="''"."""
 
 OVERRIDES = {
     "output": (str, "folder of the bags"),
@@ -26,7 +29,7 @@ OVERRIDES = {
     "storage": (str, "mcap or sqlite3"),
     "image_transport": (str, "raw, or compressed for IMAGE_TOPIC/compressed"),
     "depth_transport": (str, "raw, or compressed for DEPTH_TOPIC/compressedDepth"),
-    "required": (str, "topics without which the recording is no use, separated by blanks"),
+    "required": (str, "topics without which the recording is no use, separated by blanks; '': none"),
     "autostart": (bool, "record at once; false: when ~/start says so"),
 }
 """Arguments that stand in for a parameter of params_file."""
@@ -49,7 +52,8 @@ ARGUMENTS = {
 
 def recorder(context: LaunchContext) -> list[Node]:
     """The recorder."""
-    value = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    texts = {name: context.launch_configurations[name] for name in ARGUMENTS}
+    value = {name: "" if text == EMPTY else text for name, text in texts.items()}
     given = {
         name: ParameterValue(TextSubstitution(text=value[name]), value_type=kind)
         for name, (kind, _) in OVERRIDES.items()

@@ -87,7 +87,7 @@ class RecorderNode(Node):
         queue_size: float,
         min_free_space: float,
     ) -> None:
-        self._output, self._name, self._storage = Path(output).expanduser(), name, storage
+        self._output, self._name, self._storage = Path(output).expanduser().absolute(), name, storage
         self._required = required.split()
         self._queue_bytes, self._reserve = round(queue_size * MEGABYTE), round(min_free_space * MEGABYTE)
         self._inputs = {

@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from geometry_msgs.msg import TransformStamped
+from ros_helpers import ros_node
+from test_recording_writer import contents
+from tf2_msgs.msg import TFMessage
 
 from ofvl_core import realsense
 from ofvl_ros.bag_player import PARAMETERS as PLAYER_PARAMETERS
 from ofvl_ros.localizer_parameters import PARAMETERS
+from ofvl_ros.recorder_node import LATCHED
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
@@ -49,21 +54,36 @@ class Started(NamedTuple):
 
 
 @pytest.fixture
-def launched() -> Callable[..., list[Started]]:
-    """Runs a launch file, with `true` in place of each of its processes; skips the test without launch."""
+def installed() -> None:
+    """Skips the test where launch is not installed, or this package is not."""
     pytest.importorskip("launch_ros", reason="ROS 2's launch is not installed here")
     packages = pytest.importorskip("ament_index_python.packages")
     try:
         packages.get_package_share_directory("ofvl_ros")
     except packages.PackageNotFoundError:
         pytest.skip("ofvl_ros is not built with colcon here")
+
+
+@pytest.fixture
+def launched(installed: None) -> Callable[..., list[Started]]:
+    """Runs a launch file, with `true` in place of each of its processes."""
     return run_launch_file
 
 
-def run_launch_file(name: str, succeeds: bool = True, **arguments: str) -> list[Started]:
-    """What a launch file starts."""
+def run(file: str, arguments: dict[str, str], *before: Any) -> int:
+    """Run a launch file after some actions; launch's exit code."""
     from launch import LaunchDescription, LaunchService
-    from launch.actions import IncludeLaunchDescription, RegisterEventHandler, SetLaunchConfiguration
+    from launch.actions import IncludeLaunchDescription
+
+    included = IncludeLaunchDescription(str(LAUNCH / f"{file}.launch.py"), launch_arguments=arguments.items())
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([*before, included]))
+    return int(service.run())
+
+
+def run_launch_file(file: str, succeeds: bool = True, **arguments: str) -> list[Started]:
+    """What a launch file starts."""
+    from launch.actions import RegisterEventHandler, SetLaunchConfiguration
     from launch.event_handlers import OnProcessStart
 
     started: list[Started] = []
@@ -76,19 +96,13 @@ def run_launch_file(name: str, succeeds: bool = True, **arguments: str) -> list[
                 parameters |= tree["ros__parameters"]
         started.append(Started(" ".join(event.cmd), parameters, event.env))
 
-    service = LaunchService(noninteractive=True)
-    service.include_launch_description(
-        LaunchDescription(
-            [
-                SetLaunchConfiguration("launch-prefix", "true"),
-                RegisterEventHandler(OnProcessStart(on_start=on_start)),
-                IncludeLaunchDescription(
-                    str(LAUNCH / f"{name}.launch.py"), launch_arguments=arguments.items()
-                ),
-            ]
-        )
+    code = run(
+        file,
+        arguments,
+        SetLaunchConfiguration("launch-prefix", "true"),
+        RegisterEventHandler(OnProcessStart(on_start=on_start)),
     )
-    assert (service.run() == 0) is succeeds
+    assert (code == 0) is succeeds
     return started
 
 
@@ -156,9 +170,9 @@ def test_the_profile_lets_the_largest_camera_image_through_shared_memory() -> No
     assert int(segment) >= 2 * 1920 * 1080 * 3  # a RealSense's largest, one being sent and one being read
 
 
-def parameter_file() -> dict[str, Any]:
-    """What the parameter file sets."""
-    text = (ROOT / "config" / "localize.yaml").read_text()
+def parameter_file(name: str) -> dict[str, Any]:
+    """What the parameter file of a launch file sets."""
+    text = (ROOT / "config" / f"{name}.yaml").read_text()
     parameters: dict[str, Any] = yaml.safe_load(text)["/**"]["ros__parameters"]
     return parameters
 
@@ -167,9 +181,10 @@ Launched = Callable[..., list[Started]]
 Install = Callable[[str, str], Path]
 
 
-def test_what_is_left_out_is_left_to_the_parameter_file(launched: Launched) -> None:
-    (node,) = launched("localize")
-    assert node.parameters == parameter_file()
+@pytest.mark.parametrize("name", ["localize", "record"])
+def test_what_is_left_out_is_left_to_the_parameter_file(launched: Launched, name: str) -> None:
+    (node,) = launched(name)
+    assert node.parameters == parameter_file(name)
 
 
 def test_arguments_reach_the_node_with_their_types(launched: Launched) -> None:
@@ -182,7 +197,7 @@ def test_arguments_reach_the_node_with_their_types(launched: Launched) -> None:
     }
     (node,) = launched("localize", namespace="robot", image_topic="/eye/image", log_level="debug", **given)
     typed = given | {"autostart": False, "use_sim_time": True}
-    assert node.parameters == parameter_file() | typed
+    assert node.parameters == parameter_file("localize") | typed
     for words in (
         "__ns:=/robot",
         "-r image:=/eye/image",
@@ -199,6 +214,8 @@ def test_empty_can_be_said_on_the_command_line(launched: Launched) -> None:
     (node,) = launched("localize", base_frame="''", depth_topic="''")
     assert node.parameters["base_frame"] == ""
     assert "depth:=" not in node.command
+    (node,) = launched("record", required="''")
+    assert node.parameters["required"] == ""
 
 
 @pytest.mark.parametrize(
@@ -219,6 +236,82 @@ def test_the_environment_is_set_where_the_user_has_not(
     (node,) = launched("localize")
     assert node.environment["OMP_WAIT_POLICY"] == "ACTIVE"
     assert Path(node.environment["FASTRTPS_DEFAULT_PROFILES_FILE"]).name == "fastdds.xml"
+
+
+def test_images_reach_the_recorder_through_the_profile_of_the_user_or_ours(
+    launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", "mine.xml")
+    (node,) = launched("record")
+    assert node.environment["FASTRTPS_DEFAULT_PROFILES_FILE"] == "mine.xml"
+    monkeypatch.delenv("FASTRTPS_DEFAULT_PROFILES_FILE")
+    (node,) = launched("record")
+    assert Path(node.environment["FASTRTPS_DEFAULT_PROFILES_FILE"]).name == "fastdds.xml"
+
+
+def test_the_recorder_hears_the_topics_that_it_is_given(launched: Launched) -> None:
+    given = {
+        "output": "some bags",
+        "name": "7",
+        "image_transport": "compressed",
+        "required": "image camera_info",
+        "autostart": "false",
+    }
+    topics = {"image_topic": "eye/image", "depth_topic": "/d", "points_topic": "/lidar", "imu_topic": "imu"}
+    (node,) = launched("record", namespace="robot", log_level="debug", **given, **topics)
+    assert node.parameters == parameter_file("record") | given | {"autostart": False}
+    for words in (
+        "__ns:=/robot",
+        "-r image:=eye/image",
+        "-r image/compressed:=eye/image/compressed",
+        f"-r camera_info:={realsense.COLOR_INFO}",
+        "-r depth:=/d",
+        "-r depth/compressedDepth:=/d/compressedDepth",
+        f"-r depth_camera_info:={realsense.DEPTH_INFO}",
+        "-r velodyne_points:=/lidar",
+        "-r imu:=imu",
+        "-r odom:=odom",
+        "-r /tf:=tf",
+        "-r /tf_static:=tf_static",
+        "--log-level debug",
+    ):
+        assert f" {words} " in f"{node.command} "
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_launched_recorder_closes_its_bag_when_the_launch_ends(tmp_path: Path) -> None:
+    from launch.actions import RegisterEventHandler, Shutdown, TimerAction
+    from launch.event_handlers import OnProcessExit, OnProcessIO
+
+    said, codes = "", []
+
+    def on_said(event: Any) -> Any:
+        nonlocal said
+        said += event.text.decode()
+        return Shutdown() if " 1 messages" in said else None
+
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text("/**: {ros__parameters: {output: elsewhere, min_free_space: 0.0}}")
+    arguments = {
+        "namespace": "robot",
+        "params_file": str(parameters),
+        "output": str(tmp_path / "some bags"),
+        "name": "hall",
+        "required": "''",
+    }
+    with ros_node("driver") as node:
+        transforms = TFMessage(transforms=[TransformStamped(child_frame_id="velodyne")])
+        node.create_publisher(TFMessage, "/robot/tf_static", LATCHED).publish(transforms)
+        code = run(
+            "record",
+            arguments,
+            RegisterEventHandler(OnProcessIO(on_stdout=on_said, on_stderr=on_said)),
+            RegisterEventHandler(OnProcessExit(on_exit=lambda event, _: codes.append(event.returncode))),
+            TimerAction(period=30.0, actions=[Shutdown()]),  # should the message never come
+        )
+    assert (code, codes) == (0, [0]), said
+    assert "hall_001 is closed" in said
+    assert [topic for topic, _, _ in contents(tmp_path / "some bags" / "hall_001")] == ["/robot/tf_static"]
 
 
 def test_rviz_is_where_the_localizer_is(launched: Launched, install: Install) -> None:
