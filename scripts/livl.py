@@ -185,8 +185,8 @@ def markdown(results: dict[str, Any]) -> str:
             built,
         )
         + "\nHeld-out drives through the localizer node, one model of all scenes after "
-        f"{results['iterations']} iterations; medians over all frames against the built poses, none where more "
-        "than half are refused; and how far the nearest training view is:\n\n"
+        f"{results['iterations']} iterations; medians over all frames against the built poses, none where "
+        "more than half are refused; and how far the nearest training view is:\n\n"
         + table(
             ["scene", "frames", "poses trusted", "cm", "deg", "fused cm", "nearest cm", "nearest deg"],
             localized,
