@@ -11,7 +11,7 @@ from ofvl_core.datasets import load_scene
 
 SMALL = (
     "--set", "batch_size=2", "--set", "augmentation=robot", "--set",
-    "network={name: ofvl_ms_lite, widths: [8, 8, 16, 16], head_widths: [16], branch_width: 16}",
+    "network={name: ofvl_ms_lite, widths: [16, 16, 16, 16], head_widths: [16], branch_width: 16}",
 )  # fmt: skip
 
 
