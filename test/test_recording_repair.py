@@ -26,6 +26,13 @@ from ofvl_core.recording.bags import Recording
 from ofvl_core.recording.repair import Repair, repair
 from ofvl_core.recording.writer import RecordingWriter
 
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch) -> None:
+    """So that a small bag has several."""
+    monkeypatch.setattr("ofvl_core.recording.writer.CHUNK", 1 << 20)
+
+
 RECORDER = """
 import itertools, sys, time
 sys.path.insert(0, "test")

@@ -26,6 +26,9 @@ from ofvl_core.errors import ConfigError, DataError
 FLUSH_PERIOD = 1.0
 """Seconds after which what was written is on the disc, whatever becomes of this process."""
 
+CHUNK = 1 << 24
+"""Bytes of an mcap file that are indexed as one; FLUSH_PERIOD ends them sooner where less comes."""
+
 QUEUE_MESSAGES = 20_000
 """Messages that may wait for the disc, beside the bound on their bytes: small ones cost memory too."""
 
@@ -279,11 +282,24 @@ def _is_gone(path: Path) -> bool:
 
 
 class _Mcap(McapWriter):
-    """An mcap file of which all but the newest can be read at any time: its chunks stand for themselves."""
+    """An mcap file of which all but the newest can be read at any time: its chunks stand for themselves.
+
+    They are larger than rosbags' of 1 MiB, since what the index says of each stays in memory to the end.
+    """
+
+    _closing = False
+
+    def close_chunk(self) -> None:
+        if self._closing or self.chunk.bio.tell() >= CHUNK:
+            super().close_chunk()
+
+    def close(self, version: int, metadata: str) -> None:
+        self._closing = True
+        super().close(version, metadata)
 
     def flush(self) -> None:
         if self.chunk.msgs:
-            self.close_chunk()
+            super().close_chunk()
         self.bio.flush()
         os.fsync(self.bio.fileno())
 
