@@ -45,6 +45,12 @@ def read_depth(
     return depth
 
 
+def millimetres(metres: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Depth (H, W) in whole millimetres as `read_depth` has it, 0 where it is NaN or beyond 65.5 m."""
+    whole = np.nan_to_num(np.rint(metres / MILLIMETRE), nan=0.0)
+    return np.where(whole < np.iinfo(np.uint16).max, whole, 0).astype(np.uint16)
+
+
 def _read(path: Path, flags: int, camera: Camera | None) -> NDArray:
     try:
         encoded = np.fromfile(path, np.uint8)

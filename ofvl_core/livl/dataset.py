@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
 from ofvl_core.datasets.described import DESCRIPTION_FILE, Description
+from ofvl_core.datasets.images import millimetres
 from ofvl_core.errors import DataError
 from ofvl_core.files import atomic_path, write_text
 from ofvl_core.geometry import Array
 from ofvl_core.recording.images import rgb_array
 
 MICROSECOND = 1e-6
-
-MILLIMETRES = 1000.0
 
 JPEG = b"\xff\xd8\xff"
 
@@ -72,8 +71,7 @@ def write_frame(
             temporary.write_bytes(bytes(color.data))
     else:
         _write_image(image, cv2.cvtColor(rgb_array(color), cv2.COLOR_RGB2BGR))
-    millimetres = np.nan_to_num(np.rint(depth * MILLIMETRES), nan=0.0)
-    _write_image(Path(f"{stem}.depth.png"), np.where(millimetres < 65535, millimetres, 0).astype(np.uint16))
+    _write_image(Path(f"{stem}.depth.png"), millimetres(depth))
     write_text(
         pose_file(stem),
         "\n".join(" ".join(f"{number:.9f}" for number in row) for row in world_from_camera) + "\n",

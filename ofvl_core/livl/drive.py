@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
+from ofvl_core.datasets.images import MILLIMETRE, millimetres
 from ofvl_core.datasets.registration import DepthRegistration
 from ofvl_core.errors import DataError
 from ofvl_core.geometry import Array
@@ -31,8 +32,6 @@ MARK_TOPIC = "/ofvl/mark"
 """On which the recorder notes, as "train" or "test", what a drive is for from then on."""
 
 SPLITS = ("train", "test")
-
-MILLIMETRES = 1000.0
 
 
 class Stretch(NamedTuple):
@@ -129,9 +128,8 @@ class Drive:
         self._check_size(self.topics.depth, depth, self._depth_camera)
         if self.registration is None:
             return depth
-        millimetres = np.nan_to_num(np.rint(depth * MILLIMETRES), nan=0.0).clip(0, 65535).astype(np.uint16)
-        registered = self.registration(millimetres)
-        return np.where(registered > 0, registered / MILLIMETRES, np.nan).astype(np.float32)
+        registered = self.registration(millimetres(depth))
+        return np.where(registered > 0, registered * MILLIMETRE, np.nan).astype(np.float32)
 
     def images(self) -> Iterator[Pair]:
         """Colour images with their depth, as stamped by the camera."""
