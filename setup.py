@@ -36,6 +36,7 @@ setup(
             "localizer = ofvl_ros.commands:localizer",
             "bag_player = ofvl_ros.commands:bag_player",
             "recorder = ofvl_ros.commands:recorder",
+            "visual_odometry = ofvl_ros.commands:visual_odometry",
         ]
     },
     # Without it `colcon test` runs unittest, finds nothing and calls that a success.

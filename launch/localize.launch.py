@@ -1,4 +1,4 @@
-"""The localizer node on a camera's topics, with rviz if asked for."""
+"""The localizer node on a camera's topics, with visual odometry and rviz if asked for."""
 
 from pathlib import Path
 
@@ -21,6 +21,9 @@ ENVIRONMENT = {
 """Set where the user has not set it, for everything that is launched after this file as well: whoever sends
 images needs the profile, so a launch file that includes this one starts the camera's driver afterwards."""
 
+DEFAULTS = str(SHARE / "config" / "localize.yaml")
+"""The params_file of who gives none."""
+
 UNSET = "(params_file)"
 """Default of an argument that, left out, leaves the value to params_file; empty is a value of its own."""
 
@@ -42,9 +45,23 @@ OVERRIDES = {
 }
 """Arguments that stand in for a parameter of params_file."""
 
+WITH_VISUAL_ODOMETRY = {
+    "tf_mode": "map_to_odom",  # whichever of the two nodes is ready first
+    "transform_timeout": 0.5,  # the image's odometry has to be computed first
+    "drift_per_metre": 0.15,
+    "turn_drift_per_metre": 0.05,
+    "turn_drift_per_radian": 0.1,
+}
+"""What the localizer takes odometry for when it is visual, whose scale has yet to be found; a params_file of
+the user's, and arguments, have the last word."""
+
+SHARED = ("scene", "base_frame", "image_transport", "use_sim_time")
+"""Those of OVERRIDES that visual odometry takes as well."""
+
 ARGUMENTS = {
     "namespace": ("", "namespace of the node, its topics and tf"),
-    "params_file": (str(SHARE / "config" / "localize.yaml"), "parameters of the node"),
+    "params_file": (DEFAULTS, "parameters of the nodes"),
+    "visual_odometry": ("", "a model of 'ofvl collab train', whose node then tells odometry; '': none"),
     "image_topic": (realsense.COLOR_IMAGE, "colour images"),
     "camera_info_topic": (realsense.COLOR_INFO, "their intrinsics"),
     "depth_topic": ("", f"depth aligned to them, such as {realsense.DEPTH_IMAGE}; '': colour alone"),
@@ -55,8 +72,17 @@ ARGUMENTS = {
 """Default and description."""
 
 
+def localizer_parameters(params_file: str, visual_odometry: str) -> list[str | dict[str, str | float]]:
+    """The localizer's parameters before arguments, the last of which count."""
+    if not visual_odometry:
+        return [params_file]
+    if params_file == DEFAULTS:
+        return [params_file, WITH_VISUAL_ODOMETRY]
+    return [WITH_VISUAL_ODOMETRY, params_file]
+
+
 def nodes(context: LaunchContext) -> list[Node]:
-    """The localizer and, if asked for, rviz."""
+    """The localizer and, if asked for, visual odometry and rviz."""
     texts = {name: context.launch_configurations[name] for name in ARGUMENTS}
     value = {name: "" if text == EMPTY else text for name, text in texts.items()}
     given: dict[str, ParameterValue | str] = {
@@ -79,8 +105,27 @@ def nodes(context: LaunchContext) -> list[Node]:
         package="ofvl_ros",
         executable="localizer",
         namespace=value["namespace"],
-        parameters=[value["params_file"], *([given] if given else [])],
+        parameters=[
+            *localizer_parameters(value["params_file"], value["visual_odometry"]),
+            *([given] if given else []),
+        ],
         remappings=topics.items(),
+        arguments=["--ros-args", "--log-level", value["log_level"]],
+        output="screen",
+    )
+    own_file = [value["params_file"]] if value["params_file"] != DEFAULTS else []
+    shared = {name: given[name] for name in SHARED if name in given}
+    odometry = Node(
+        package="ofvl_ros",
+        executable="visual_odometry",
+        namespace=value["namespace"],
+        parameters=[
+            str(SHARE / "config" / "visual_odometry.yaml"),
+            *own_file,
+            {"checkpoint": ParameterValue(TextSubstitution(text=value["visual_odometry"]), value_type=str)},
+            *([shared] if shared else []),
+        ],
+        remappings=[*topics.items(), ("fix", "pose_with_covariance")],
         arguments=["--ros-args", "--log-level", value["log_level"]],
         output="screen",
     )
@@ -93,7 +138,7 @@ def nodes(context: LaunchContext) -> list[Node]:
         arguments=["-d", str(SHARE / "rviz" / "localize.rviz")],
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
-    return [localizer, rviz]
+    return [localizer, *([odometry] if value["visual_odometry"] else []), rviz]
 
 
 def generate_launch_description() -> LaunchDescription:

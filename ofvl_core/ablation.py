@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ofvl_core.checkpoint import MANIFEST, load_manifest, require_empty
+from ofvl_core.checkpoint import load_manifest
+from ofvl_core.checkpoint_folder import MANIFEST, require_empty
 from ofvl_core.datasets import SceneData
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.evaluation import average, evaluate_scene
@@ -21,7 +22,8 @@ from ofvl_core.network.parameters import count_parameters
 from ofvl_core.provenance import provenance
 from ofvl_core.training.add_scene import add_scene
 from ofvl_core.training.config import TrainConfig, make_config, read_settings, write_settings
-from ofvl_core.training.run import Surroundings, train
+from ofvl_core.training.loop import Surroundings
+from ofvl_core.training.run import train
 
 SETTINGS = "settings.yaml"
 RESULTS = "results.json"

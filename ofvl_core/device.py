@@ -33,3 +33,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)
+
+
+def trains_in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether a network learns in bfloat16 with that setting: 'float32', 'bfloat16' or what is faster."""
+    return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))

@@ -13,10 +13,10 @@ from ofvl_core.checkpoint import (
     assemble,
     load_manifest,
     load_model,
-    require_empty,
     require_finished,
     save_checkpoint,
 )
+from ofvl_core.checkpoint_folder import require_empty
 from ofvl_core.errors import CheckpointError
 from ofvl_core.network import OFVLMS, Architecture
 from ofvl_core.network.sharing import scene_key

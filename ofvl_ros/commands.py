@@ -28,6 +28,14 @@ def recorder() -> int:
     return main()
 
 
+def visual_odometry() -> int:
+    """The visual odometry node as a process; its exit code."""
+    _end_quietly()
+    from ofvl_ros.visual_odometry_node import main
+
+    return main()
+
+
 def _end_quietly() -> None:
     """Until the node is there to end itself."""
     for number in (signal.SIGINT, signal.SIGTERM):

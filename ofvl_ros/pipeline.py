@@ -11,7 +11,6 @@ from builtin_interfaces.msg import Time as TimeMessage
 from numpy.typing import NDArray
 from rclpy.clock import Clock
 from sensor_msgs.msg import CameraInfo
-from tf2_ros import TransformException
 
 from ofvl_core.camera import Camera
 from ofvl_core.covariance import carried
@@ -24,10 +23,9 @@ from ofvl_core.tracking import Track, Tracker, TrackingOptions
 from ofvl_core.trust import TrustOptions, distrust
 from ofvl_ros.frames import CameraTree, MapTransform, map_frame
 from ofvl_ros.health import Health
-from ofvl_ros.images import depth_array, rgb_array
 from ofvl_ros.inputs import Shot
 from ofvl_ros.localizer_parameters import AUTO, options
-from ofvl_ros.messages import camera_from_info
+from ofvl_ros.shots import Stop, decode, require_frame, transform_at
 
 LOOK_AROUND_PERIOD = 1.0
 """Seconds between two tests of all scenes while the one that was set does not fit."""
@@ -71,12 +69,6 @@ class Outcome:
                 "standard_deviations": np.sqrt(np.diag(self.pose.best_covariance)).tolist(),
             }
         return content
-
-
-class _Stop(Exception):  # noqa: N818  no error: it ends the work on an image
-    def __init__(self, state: str, reason: str) -> None:
-        super().__init__(reason)
-        self.state, self.reason = state, reason
 
 
 class Pipeline:
@@ -145,13 +137,10 @@ class Pipeline:
         header = shot.image.header
         found: dict[str, Any] = {"stamp": header.stamp, "camera_frame": header.frame_id}
         try:
-            if not header.frame_id:
-                raise _Stop(
-                    "bad image", "the image's header names no frame: set the camera driver's frame_id"
-                )
+            require_frame(shot)
             self._require_timely(shot)
             began = time.monotonic()
-            found["image"], found["camera"], depth = self._decode(shot, info)
+            found["image"], found["camera"], depth = decode(shot, info)
             decoded = time.monotonic()
             self._health.took("decoding", decoded - began)
             try:
@@ -160,9 +149,9 @@ class Pipeline:
                 self._health.took("network and pose", time.monotonic() - decoded)
             believed = self._track(localization, depth, shot.stamp, found)
             if self._choices() != wanted:
-                raise _Stop("starting", "the scene was switched meanwhile")
+                raise Stop("starting", "the scene was switched meanwhile")
             found |= believed
-        except _Stop as stop:
+        except Stop as stop:
             return Outcome(stop.state, stop.reason, self._scene, **found)
         cells = localization.cells
         reason = f"in {self._scene}, {localization.inlier_count} of {len(cells.inliers)} cells agree"
@@ -181,25 +170,11 @@ class Pipeline:
         age, limit = now - shot.stamp, self._parameter("max_image_age")
         if now > 0 and abs(age) > limit:  # a clock that follows /clock is 0 before the first message
             when = f"{age:.1f} s old" if age > 0 else f"stamped {-age:.1f} s ahead of the clock"
-            raise _Stop(
+            raise Stop(
                 "stale image",
                 f"the image is {when}, max_image_age is {limit:g} s: synchronise the clocks, or set "
                 "use_sim_time when a bag plays",
             )
-
-    def _decode(
-        self, shot: Shot, info: CameraInfo | None
-    ) -> tuple[NDArray[np.uint8], Camera, NDArray[np.float32] | None]:
-        if info is None:
-            raise _Stop("no camera_info", "images arrive without: remap camera_info to the camera's")
-        try:
-            camera = camera_from_info(info)
-        except OfvlError as error:
-            raise _Stop("no camera_info", str(error)) from None
-        try:
-            return rgb_array(shot.image), camera, None if shot.depth is None else depth_array(shot.depth)
-        except OfvlError as error:
-            raise _Stop("bad image", str(error)) from None
 
     def _localize(self, depth: NDArray[np.float32] | None, found: dict[str, Any]) -> Localization:
         """The image's localization in the scene; finds the scene first where it is not known."""
@@ -211,7 +186,7 @@ class Pipeline:
             else:
                 localization = self._find_scene(image, camera, depth)
         except OfvlError as error:
-            raise _Stop("bad image", str(error)) from None
+            raise Stop("bad image", str(error)) from None
         found["localization"] = localization
         found["map_frame"] = map_frame(self._parameter("map_frame"), self._scene)
         return localization
@@ -224,7 +199,7 @@ class Pipeline:
         if self._scene not in self._search.candidates:
             left = self._scene
             self.start_over()
-            raise _Stop("searching", f"what the camera sees does not fit {left} any more")
+            raise Stop("searching", f"what the camera sees does not fit {left} any more")
 
     def _find_scene(
         self, image: NDArray[np.uint8], camera: Camera, depth: NDArray[np.float32] | None
@@ -234,8 +209,8 @@ class Pipeline:
         self._search.update(localizations, camera)
         if self._search.answer is None:
             if self._search.unknown:
-                raise _Stop("unknown scene", "what the camera sees fits none of the checkpoint's scenes")
-            raise _Stop("searching", f"testing which of {', '.join(candidates)} it is")
+                raise Stop("unknown scene", "what the camera sees fits none of the checkpoint's scenes")
+            raise Stop("searching", f"testing which of {', '.join(candidates)} it is")
         self._scene = self._search.answer
         return next(found for found in localizations if found.scene == self._scene)
 
@@ -251,10 +226,10 @@ class Pipeline:
         """What of an Outcome says where the robot is, if the localization may be believed."""
         camera_frame, stamp = found["camera_frame"], found["stamp"]
         base_frame = self._parameter("base_frame") or camera_frame
-        camera_from_base = self._transform(camera_frame, base_frame, stamp)
+        camera_from_base = transform_at(self._tree, camera_frame, base_frame, stamp)
         odom_from_base = None
         if self._tree.has_odometry(camera_frame):
-            odom_from_base = self._transform(self._parameter("odom_frame"), base_frame, stamp)
+            odom_from_base = transform_at(self._tree, self._parameter("odom_frame"), base_frame, stamp)
         if self._prior is not None:
             self._tracker.prior(taken_at, odom_from_base, self._prior)
             self._prior = None
@@ -267,7 +242,7 @@ class Pipeline:
             elif doubt and self._wanted[0] != AUTO and track.state in ("starting", "lost"):
                 self._look_around(found, depth)
             state = "rejected" if track.state == "tracking" else track.state
-            raise _Stop(state, doubt or track.reason or "")
+            raise Stop(state, doubt or track.reason or "")
         assert track.covariance is not None
         map_transform = self._map_transform(track, camera_frame, base_frame, stamp)
         is_found, self._was_found = track.is_recovery or not self._was_found, True
@@ -284,25 +259,15 @@ class Pipeline:
         try:
             child = self._tree.map_child(camera_frame)
         except ConfigError as error:
-            raise _Stop("no transform", str(error)) from None
+            raise Stop("no transform", str(error)) from None
         if child is None:
             return None
         if child == self._parameter("odom_frame") and track.map_from_odom is not None:
             return MapTransform(track.map_from_odom, child, lasts=True)
         assert track.map_from_base is not None
         return MapTransform(
-            track.map_from_base @ self._transform(base_frame, child, stamp), child, lasts=False
+            track.map_from_base @ transform_at(self._tree, base_frame, child, stamp), child, lasts=False
         )
-
-    def _transform(self, target: str, source: str, stamp: TimeMessage) -> Array:
-        try:
-            return self._tree.transform(target, source, stamp)
-        except TransformException as error:
-            raise _Stop(
-                "no transform",
-                f"tf does not lead from '{source}' to '{target}' at the image's stamp ({error}): start the "
-                "robot's tf, check its stamps, or for a camera alone set base_frame to ''",
-            ) from None
 
     def _look_around(self, found: dict[str, Any], depth: NDArray[np.float32] | None) -> None:
         """Maybe the camera sees another scene than the one that was set. Testing all of them takes long."""
@@ -312,10 +277,10 @@ class Pipeline:
             try:
                 seen = self.localizer.localize_in_each(image, camera, self._search.candidates, depth)
             except OfvlError as error:
-                raise _Stop("bad image", str(error)) from None
+                raise Stop("bad image", str(error)) from None
             self._search.update(seen, camera)
         if self._search.answer not in (None, self._scene):
-            raise _Stop(
+            raise Stop(
                 "wrong scene",
                 f"the images look like '{self._search.answer}': set the parameter scene to it, or to {AUTO}",
             )

@@ -22,11 +22,12 @@ def run(name: str, create: Callable[[], Any], args: list[str] | None = None) -> 
     """
     # rclpy's handlers, which init installs over these, shut the context down; Python's own would besides
     # raise KeyboardInterrupt, wherever the clean-up happens to be.
+    asked: list[int] = []
     for number in SIGNALS:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda number, _: asked.append(number))
     rclpy.init(args=args)
     try:
-        return _spin(create)
+        return 0 if asked else _spin(create)  # asked to end before rclpy listened
     except OfvlError as error:
         get_logger(name).fatal(str(error))
         return 1

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofvl_core.files import write_text
-from ofvl_ros import bag_player, localizer_parameters, recorder_parameters
+from ofvl_ros import bag_player, localizer_parameters, recorder_parameters, visual_odometry_parameters
 from ofvl_ros.parameters import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,11 +19,17 @@ TABLES = {
     "localizer": localizer_parameters.PARAMETERS,
     "bag_player": bag_player.PARAMETERS,
     "recorder": recorder_parameters.PARAMETERS,
+    "visual_odometry": visual_odometry_parameters.PARAMETERS,
 }
-FILES = {"localizer": ROOT / "config" / "localize.yaml", "recorder": ROOT / "config" / "record.yaml"}
+FILES = {
+    "localizer": ROOT / "config" / "localize.yaml",
+    "recorder": ROOT / "config" / "record.yaml",
+    "visual_odometry": ROOT / "config" / "visual_odometry.yaml",
+}
 PAGES = {
     ROOT / "docs" / "node.md": ("localizer", "bag_player"),
     ROOT / "docs" / "record.md": ("recorder",),
+    ROOT / "docs" / "visual_odometry.md": ("visual_odometry",),
 }
 
 MARK = " *"
@@ -36,6 +42,9 @@ HEADS = {
 """,
     "recorder": """\
 # Parameters of the recorder node, with their defaults. They are read when it starts.
+""",
+    "visual_odometry": """\
+# Parameters of the visual odometry node, with their defaults. They are read when it starts.
 """,
 }
 

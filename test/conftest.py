@@ -12,7 +12,8 @@ import torch
 from ofvl_core.datasets import load_scene
 from ofvl_core.simulation import simulate
 from ofvl_core.training.config import Augmentation, TrainConfig
-from ofvl_core.training.run import Surroundings, train
+from ofvl_core.training.loop import Surroundings
+from ofvl_core.training.run import train
 
 REAL_DATA = Path(os.environ.get("OFVL_DATA", Path(__file__).parents[1] / "../shared/data"))
 UNWARPED = Augmentation(scale=(1, 1), rotation_deg=0, shear_deg=0, shift=0, brightness=0, contrast=0)

@@ -1,13 +1,9 @@
 """Nodes, processes and messages for tests over real DDS."""
 
 import array
-import os
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,12 +12,15 @@ import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
+from processes import Forked
+from processes import wait_until as wait_until
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 
 from ofvl_core.camera import Camera
+from ofvl_ros import commands
 
 ROOT = Path(__file__).parents[1]
 NANOSECONDS = 1_000_000_000
@@ -68,62 +67,31 @@ def collect(node: Node, message_class: type, topic: str, qos: QoSProfile | int =
     return received
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> bool:
-    """Whether the condition holds within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
-
-
-class NodeProcess:
+class NodeProcess(Forked):
     """A node of this project as a process of its own, with what it logged."""
 
     def __init__(self, executable: str, *remappings: str, **parameters: Any) -> None:
         arguments = [word for name, value in parameters.items() for word in ("-p", f"{name}:={value}")]
         arguments += [word for remapping in remappings for word in ("-r", remapping)]
-        code = f"import sys; from ofvl_ros.commands import {executable}; sys.exit({executable}())"
-        command = [sys.executable, "-c", code, "--ros-args", *arguments]
-        environment = os.environ | {
-            "FASTRTPS_DEFAULT_PROFILES_FILE": str(ROOT / "config" / "fastdds.xml"),
-            "RCUTILS_COLORIZED_OUTPUT": "0",
-        }
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        super().__init__(
+            getattr(commands, executable),
+            "--ros-args",
+            *arguments,
+            FASTRTPS_DEFAULT_PROFILES_FILE=str(ROOT / "config" / "fastdds.xml"),
+            RCUTILS_COLORIZED_OUTPUT="0",
         )
-        self._lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
 
     def __enter__(self) -> "NodeProcess":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self.wait()
-
     @property
     def log(self) -> str:
         """What the process has written so far."""
-        return "".join(self._lines)
+        return self.output + self.errors
 
     def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
         """Send a signal."""
-        self._process.send_signal(number)
-
-    def wait(self, seconds: float = 60.0) -> int:
-        """The exit code."""
-        code = self._process.wait(seconds)
-        self._reader.join()
-        return code
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.append(line)
+        self.send_signal(number)
 
 
 def time_message(nanoseconds: int) -> Time:

@@ -2,12 +2,12 @@
 
 import json
 import signal
-import time
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import catches, wait_until
 from test_cli import ofvl, refused, start
 
 from ofvl_core.ablation import VARIANTS, ModelSize, Outcome, SceneErrors, gather, measure, plan_runs
@@ -17,7 +17,7 @@ from ofvl_core.datasets import load_scene
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.provenance import provenance
 from ofvl_core.training.config import TrainConfig, make_config
-from ofvl_core.training.run import Surroundings
+from ofvl_core.training.loop import Surroundings
 
 SHORT = TrainConfig(iterations=2, batch_size=2)
 HERE = Surroundings(torch.device("cpu"))
@@ -238,16 +238,13 @@ def test_the_command_trains_measures_and_never_twice(tiny_scenes, tmp_path):
 
 def test_an_interrupted_command_can_be_continued(tiny_scenes, tmp_path):
     out = tmp_path / "out"
-    process = start("ablate", tiny_scenes[0].parent, "--out", out, "--iterations", "100000")
-    while not (out / "settings.yaml").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert errors.strip().endswith("the same command continues")
-    assert "Traceback" not in errors
+    with start("ablate", tiny_scenes[0].parent, "--out", out, "--iterations", "100000") as process:
+        assert wait_until(lambda: catches(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130, process.errors
+    assert (out / "settings.yaml").exists()
+    assert process.errors.strip().endswith("the same command continues")
+    assert "Traceback" not in process.errors
 
 
 def test_provenance_is_one_line_that_names_versions():

@@ -14,13 +14,8 @@ from typer.testing import CliRunner
 
 from ofvl_core.calibration import FEWEST, UNCALIBRATED, WITHIN_95, Calibration, calibrate, inflation_of
 from ofvl_core.camera import Camera
-from ofvl_core.checkpoint import (
-    MANIFEST,
-    load_manifest,
-    load_model,
-    save_deployment,
-    save_manifest,
-)
+from ofvl_core.checkpoint import load_manifest, load_model, save_deployment
+from ofvl_core.checkpoint_folder import MANIFEST, save_manifest
 from ofvl_core.cli import app
 from ofvl_core.datasets import Frame, SceneData, load_scene
 from ofvl_core.datasets.scene import HOLDOUT, LONGEST_RUN, SHORTEST_RUN
@@ -29,6 +24,7 @@ from ofvl_core.evaluation import evaluate_scene
 from ofvl_core.localizer import Localizer
 from ofvl_core.scenes import remove_scenes
 from ofvl_core.simulation import simulate
+from ofvl_core.simulation.rgbd import D435_COLOUR
 from ofvl_core.training import run
 from ofvl_core.training.config import AUGMENTATIONS, TrainConfig
 
@@ -42,14 +38,15 @@ CALIBRATION = Calibration(
 def room(tmp_path_factory) -> Path:
     """A simulated room with two drives to learn from and one to be tested on."""
     out = tmp_path_factory.mktemp("room")
-    return simulate(out, 1, seed=3, train_sequences=2, test_sequences=1, frames=120)[0]
+    camera = D435_COLOUR.resized(160, 120)  # as large as the network takes it
+    return simulate(out, 1, seed=3, train_sequences=2, test_sequences=1, frames=120, camera=camera)[0]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(room, tmp_path_factory) -> Path:
-    """A model that knows the room coarsely, to half a metre; a quarter of its frames were held out."""
+    """A model that knows the room coarsely, to less than a metre; a quarter of its frames were held out."""
     out = tmp_path_factory.mktemp("model") / "model"
-    config = TrainConfig(iterations=1200, batch_size=6, holdout=0.25, augmentation=AUGMENTATIONS["robot"])
+    config = TrainConfig(iterations=600, batch_size=6, holdout=0.25, augmentation=AUGMENTATIONS["robot"])
     assert run.train([load_scene(room)], config, out, HERE)
     return out
 

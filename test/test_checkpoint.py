@@ -7,12 +7,14 @@ import pytest
 import torch
 from scenes import write_scene
 
-from ofvl_core.checkpoint import MANIFEST, load_manifest, load_model
+from ofvl_core.checkpoint import load_manifest, load_model
+from ofvl_core.checkpoint_folder import MANIFEST
 from ofvl_core.datasets import load_scene
 from ofvl_core.errors import CheckpointError
 from ofvl_core.localizer import Localizer
 from ofvl_core.training.config import TrainConfig
-from ofvl_core.training.run import Surroundings, train
+from ofvl_core.training.loop import Surroundings
+from ofvl_core.training.run import train
 
 CPU = torch.device("cpu")
 

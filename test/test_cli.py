@@ -5,29 +5,28 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import cv2
 import numpy as np
 import pytest
+from processes import Forked, catches, wait_until
 from scenes import write_scene
 
+from ofvl_core.cli import main
 from ofvl_core.datasets import load_scene
 from ofvl_core.evaluation import nearest_view
 from ofvl_core.trajectory import read_tum
 
 
 def start(*arguments):
-    command = [sys.executable, "-c", "from ofvl_core.cli import main; main()", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return Forked(main, *arguments)
 
 
 def ofvl(*arguments, status=0):
-    process = start(*arguments)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == status, errors
-    assert "Traceback" not in errors
-    return output, errors
+    with start(*arguments) as process:
+        assert process.wait(120) == status, process.errors
+        assert "Traceback" not in process.errors
+        return process.output, process.errors
 
 
 def refused(*arguments):
@@ -37,6 +36,15 @@ def refused(*arguments):
     assert errors.startswith("error: ")
     assert errors.count("\n") == 1
     return errors
+
+
+def test_the_command_needs_nothing_to_be_imported_before():
+    code = "from ofvl_core.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "info", "ofvl_ms34"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == ofvl("info", "ofvl_ms34")
 
 
 def test_info_of_a_named_model():
@@ -114,19 +122,18 @@ def test_localize_says_when_there_is_no_pose(tiny_checkpoint, tmp_path):
 def test_training_is_stopped_and_resumed(tmp_path):
     write_scene(tmp_path / "data" / "hall")
     arguments = ("train", tmp_path / "data", "--out", tmp_path / "model")
-    process = start(*arguments, "--iterations", "100000", "--batch-size", "1")
-    time.sleep(8)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "continue with --resume" in errors
-    assert "already" not in errors
+    with start(*arguments, "--iterations", "100000", "--batch-size", "1") as process:
+        assert wait_until(lambda: catches(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130, process.errors
+    assert "continue with --resume" in process.errors
+    assert "already" not in process.errors
     assert "add --resume" in refused(*arguments)
     assert "other settings" in refused(*arguments, "--resume", "--iterations", "5")
-    process = start(*arguments, "--resume")
-    time.sleep(8)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 130
+    with start(*arguments, "--resume") as process:
+        assert wait_until(lambda: catches(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 130, process.errors
 
 
 def test_bad_input_is_one_sentence(tmp_path, tiny_checkpoint, tiny_scenes):

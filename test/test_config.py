@@ -17,8 +17,9 @@ from ofvl_core.training.config import (
     read_settings,
     write_settings,
 )
+from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.presets import PRESETS
-from ofvl_core.training.run import Surroundings, train
+from ofvl_core.training.run import train
 
 
 @pytest.mark.parametrize("preset", PRESETS)

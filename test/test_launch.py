@@ -210,6 +210,44 @@ def test_arguments_reach_the_node_with_their_types(launched: Launched) -> None:
     assert "depth:=" not in node.command
 
 
+def test_visual_odometry_is_corrected_by_the_localizer_that_it_moves(launched: Launched) -> None:
+    given = {"base_frame": "base", "scene": "hall", "use_sim_time": "true", "tf_mode": "auto"}
+    localizer, odometry = launched(
+        "localize", visual_odometry="8", checkpoint="7", namespace="robot", image_topic="/eye/image", **given
+    )
+    assert localizer.parameters["checkpoint"] == "7"
+    assert localizer.parameters["drift_per_metre"] > PARAMETERS["drift_per_metre"].default
+    assert localizer.parameters["tf_mode"] == "auto"  # what the user says counts
+    shared = {"base_frame": "base", "scene": "hall", "use_sim_time": True}
+    assert odometry.parameters == parameter_file("visual_odometry") | {"checkpoint": "8"} | shared
+    for words in (
+        "__ns:=/robot",
+        "-r image:=/eye/image",
+        "-r image/compressed:=/eye/image/compressed",
+        "-r fix:=pose_with_covariance",
+        "-r /tf:=tf",
+    ):
+        assert words in odometry.command
+
+
+def test_a_parameter_file_is_for_both_and_has_the_last_word(launched: Launched, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**: {ros__parameters: {checkpoint: 7, drift_per_metre: 0.4, odom_frame: here}}")
+    localizer, odometry = launched("localize", visual_odometry="8", params_file=str(file))
+    assert localizer.parameters["drift_per_metre"] == 0.4
+    assert localizer.parameters["tf_mode"] == "map_to_odom"
+    assert odometry.parameters["odom_frame"] == localizer.parameters["odom_frame"] == "here"
+    assert odometry.parameters["checkpoint"] == "8"
+
+
+def test_what_visual_odometry_changes_of_the_localizer_are_parameters() -> None:
+    changed = literal("localize", "WITH_VISUAL_ODOMETRY")
+    assert changed.keys() <= PARAMETERS.keys()
+    for name, value in changed.items():
+        assert PARAMETERS[name].rule.holds(ast.literal_eval(value))
+        assert f"`{name}`" in (ROOT / "docs" / "visual_odometry.md").read_text()
+
+
 def test_empty_can_be_said_on_the_command_line(launched: Launched) -> None:
     (node,) = launched("localize", base_frame="''", depth_topic="''")
     assert node.parameters["base_frame"] == ""

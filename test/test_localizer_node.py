@@ -5,6 +5,8 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import weakref
 from functools import partial
@@ -20,6 +22,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from localizer_helpers import EASY, OPTICAL, FakeCamera, View, running
 from nav_msgs.msg import Path as PathMessage
+from processes import catches
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_helpers import (
@@ -765,13 +768,24 @@ def test_the_process_ends_cleanly_while_images_flow(
     assert "ERROR" not in process.log
 
 
-@pytest.mark.parametrize("delay", [1.0, 2.0, 3.0])
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2])
 def test_the_process_can_be_interrupted_while_it_starts(tiny_checkpoint: Path, delay: float) -> None:
     with NodeProcess("localizer", checkpoint=tiny_checkpoint) as process:
+        assert wait_until(lambda: process.log)  # it loads its model
         threading.Event().wait(delay)
         process.interrupt()
         assert process.wait(20.0) == 0, process.log
     assert not re.search("bug|FATAL|Traceback", process.log), process.log
+
+
+def test_the_process_can_be_interrupted_while_it_imports() -> None:
+    code = "import sys; from ofvl_ros.commands import localizer; sys.exit(localizer())"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert wait_until(lambda: catches(process.pid, signal.SIGTERM))
+        process.send_signal(signal.SIGINT)
+        log, _ = process.communicate(timeout=20)
+    assert (process.returncode, log) == (0, "")
 
 
 def test_two_localizers_share_a_process(tiny_checkpoint: Path, views: dict[str, View]) -> None:

@@ -21,7 +21,7 @@ from ofvl_ros.bag_player import PARAMETERS as PLAYER_PARAMETERS
 from ofvl_ros.frames import MapBroadcaster
 from ofvl_ros.health import Health
 from ofvl_ros.initialpose import InitialPose
-from ofvl_ros.inputs import CameraInputs
+from ofvl_ros.inputs import IMAGE_TRANSPORTS, CameraInputs
 from ofvl_ros.localizer_node import NAME, LocalizerNode
 from ofvl_ros.localizer_parameters import PARAMETERS
 from ofvl_ros.outputs import Outputs
@@ -30,6 +30,9 @@ from ofvl_ros.recorder_parameters import PARAMETERS as RECORDER_PARAMETERS
 from ofvl_ros.recorder_parameters import TRANSPORTS, sources
 from ofvl_ros.recorder_states import LEVELS as RECORDER_LEVELS
 from ofvl_ros.states import LEVELS
+from ofvl_ros.visual_odometry_outputs import VisualOdometryOutputs
+from ofvl_ros.visual_odometry_parameters import PARAMETERS as ODOMETRY_PARAMETERS
+from ofvl_ros.visual_odometry_states import LEVELS as ODOMETRY_LEVELS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -79,6 +82,11 @@ def test_a_page_without_a_place_for_the_parameters_is_refused(node_docs: ModuleT
 @pytest.mark.parametrize("state", RECORDER_LEVELS)
 def test_states_of_the_recorder_are_documented(state: str) -> None:
     assert f"| `{state}` |" in text("record.md")
+
+
+@pytest.mark.parametrize("state", ODOMETRY_LEVELS)
+def test_states_of_visual_odometry_are_documented(state: str) -> None:
+    assert f"| `{state}` |" in text("visual_odometry.md")
 
 
 @pytest.mark.parametrize("state", LEVELS)
@@ -146,6 +154,27 @@ def test_topics_and_services_of_the_recorder_are_documented(tmp_path: Path) -> N
         context.try_shutdown()
 
 
+def test_topics_of_visual_odometry_are_documented() -> None:
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        plain, node = Node("plain", context=context), Node("visual_odometry", context=context)
+        VisualOdometryOutputs(node, "odom")
+        for transport in IMAGE_TRANSPORTS:
+            CameraInputs(node, transport, "none", "best_effort", Health(), print)
+        page = text("visual_odometry.md")
+        for kind in ("publishers", "subscriptions"):
+            own = interface(node, kind) - interface(plain, kind)
+            assert own
+            for name in own:
+                written = name if name == "/tf" else name.lstrip("/")
+                assert f"`{written}`" in page, f"{kind}: {name} is not in docs/visual_odometry.md"
+        node.destroy_node()
+        plain.destroy_node()
+    finally:
+        context.try_shutdown()
+
+
 # ------------------------------------------------------------------------------------------------ messages
 
 
@@ -199,16 +228,23 @@ RECORDER = [
     *sorted((ROOT / "ofvl_ros").glob("recorder_*.py")),
     *(ROOT / "ofvl_core" / name for name in ("sharpness.py", "recording/writer.py")),
 ]
+ODOMETRY = sorted((ROOT / "ofvl_ros").glob("visual_odometry_*.py"))
 MODULES = [
     *RECORDER,
-    *sorted(path for path in (ROOT / "ofvl_ros").glob("*.py") if path not in RECORDER),
+    *ODOMETRY,
+    *sorted(path for path in (ROOT / "ofvl_ros").glob("*.py") if path not in [*RECORDER, *ODOMETRY]),
     *(ROOT / "ofvl_core" / f"{name}.py" for name in CORE),
 ]
 
 
+def page_of(path: Path, otherwise: str) -> str:
+    """The page that tells what a module says."""
+    return "record.md" if path in RECORDER else "visual_odometry.md" if path in ODOMETRY else otherwise
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_messages_are_documented(path: Path) -> None:
-    name = "record.md" if path in RECORDER else "troubleshooting.md"
+    name = page_of(path, "troubleshooting.md")
     missing = sorted(fragment for fragment in fragments(path) if fragment not in text(name))
     assert not missing, f"docs/{name} says nothing of {missing}"
 
@@ -224,7 +260,7 @@ def test_messages_are_found() -> None:
 
 def test_diagnostics_are_documented() -> None:
     names = {
-        node.args[0].value
+        (page_of(path, "node.md"), node.args[0].value)
         for path in MODULES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
@@ -232,9 +268,9 @@ def test_diagnostics_are_documented() -> None:
         and node.func.attr in COUNTED
         and isinstance(node.args[0], ast.Constant)
     }
-    assert {"images received", "decoding"} <= names
-    for name in names:
-        assert f"`{name}`" in text("node.md"), f"docs/node.md says nothing of '{name}'"
+    assert {("node.md", "images received"), ("node.md", "decoding")} <= names
+    for page, name in names:
+        assert f"`{name}`" in text(page), f"docs/{page} says nothing of '{name}'"
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -259,7 +295,7 @@ def test_launch_commands_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_other_commands_exist(page: Path) -> None:
     written = page.read_text().replace("\\\n", " ")
-    parameters = {*PARAMETERS, *PLAYER_PARAMETERS, *RECORDER_PARAMETERS}
+    parameters = {*PARAMETERS, *PLAYER_PARAMETERS, *RECORDER_PARAMETERS, *ODOMETRY_PARAMETERS}
     for line in written.splitlines():
         assert set(re.findall(r" -p (\w+):=", line)) <= parameters, line
         assert set(re.findall(r"param set /localizer (\w+)", line)) <= parameters, line

@@ -12,7 +12,7 @@ from catkin_pkg.package import parse_package_string
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_FOLDERS = ("launch", "config", "rviz")
-EXECUTABLES = {"ofvl", "localizer", "bag_player", "recorder"}
+EXECUTABLES = {"ofvl", "localizer", "bag_player", "recorder", "visual_odometry"}
 NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "build", "install", "log", "out", "*.egg-info")
 
 

@@ -297,6 +297,47 @@ def test_a_frame_may_lack_valid_depth_a_scene_may_not(scene, tmp_path):
     assert packs(cache) == []
 
 
+def without_depth(scene):
+    """A recording of colour alone."""
+    frames = [replace(frame, depth=None) for frame in scene.frames("train")]
+    return replace(scene, splits={**scene.splits, "train": frames})
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_a_video_has_no_depth(scene, tmp_path, with_cache):
+    cache, camera, video = (
+        tmp_path / "cache" if with_cache else None,
+        network_input(scene),
+        without_depth(scene),
+    )
+    packed = pack_frames(video, camera, cache, with_depth=False)
+    assert packed.depths.shape == (FRAMES, 0, 0)
+    with_depth = pack_frames(scene, camera)
+    assert np.array_equal(packed.images, with_depth.images)
+    assert np.array_equal(packed.world_from_camera, with_depth.world_from_camera)
+    assert packed.camera == with_depth.camera
+    with pytest.raises(DataError, match="has no depth beside it"):
+        pack_frames(video, camera, cache)
+
+
+def test_depth_that_is_not_asked_for_is_not_read(scene, tmp_path):
+    """Its pack is used again, also when depth changes, and stays beside the one with depth."""
+    camera, cache = network_input(scene), tmp_path / "cache"
+    with_depth = pack_frames(scene, camera, cache)
+    first = pack_frames(scene, camera, cache, with_depth=False)
+    assert len(packs(cache)) == 2
+    for frame in scene.frames("train"):
+        frame.depth.write_bytes(b"no image")
+    again = counting(without_depth(scene))
+    assert_same(pack_frames(again, camera, cache, with_depth=False), first)
+    assert len(again.decoded) == SAMPLES
+    assert np.array_equal(with_depth.images, first.images)
+    assert len(packs(cache)) == 2
+    color = np.zeros((60, 80, 3), np.uint8)
+    cv2.imwrite(str(scene.frames("train")[5].color), color)
+    assert not pack_frames(scene, camera, cache, with_depth=False).images[5].any()
+
+
 def test_memory_stays_flat_while_a_cache_is_written(tmp_path):
     scene = load_scene(write_scene(tmp_path / "room", frames=300, sequences=1))
     pack_frames(replace(scene, splits={"train": scene.frames("train")[:2]}), scene.camera)  # imports, threads

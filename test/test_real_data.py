@@ -1,9 +1,14 @@
 """The real recordings: their geometry holds from the files on disk to the pose."""
 
+import cv2
 import numpy as np
 import pytest
+import torch
+from numpy.linalg import norm
 
 from ofvl_core.camera import cell_pixels
+from ofvl_core.collaborative.splits import ODOMETRY, RELOCALIZATION, held_out
+from ofvl_core.collaborative.video import Turns, VideoSource, pack_video
 from ofvl_core.correspondences import Correspondences
 from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.geometry import invert, pose_error
@@ -58,3 +63,46 @@ def test_neighbouring_frames_agree_on_the_surface(real_scenes, name):
     measured = depths[1, v[inside], u[inside]]
     difference = np.abs(measured - seen[inside, 2])[measured > 0]
     assert np.median(difference) < 0.05
+
+
+@pytest.fixture
+def kitti(real_scenes):
+    """The first 800 frames of KITTI odometry 00."""
+    folder = real_scenes.with_name("kitti") / "00"
+    if not folder.is_dir():
+        pytest.skip(f"real recordings are incomplete: {folder} is absent")
+    return load_scene(folder)
+
+
+def test_a_drive_is_read_and_held_out(kitti):
+    assert (kitti.name, kitti.splits["test"]) == ("kitti_00", [])
+    scene = held_out(kitti)
+    counts = {split: len(scene.frames(split)) for split in ("train", ODOMETRY, RELOCALIZATION)}
+    assert counts == {"train": 480, ODOMETRY: 200, RELOCALIZATION: 120}
+    poses = np.stack([frame.world_from_camera for frame in kitti.frames("train")])
+    steps = (invert(poses[:-1]) @ poses[1:])[:, :3, 3]
+    assert norm(steps, axis=1).max() < 1.5
+    assert np.median(steps[:, 2] / norm(steps, axis=1)) > 0.99  # a car drives where its camera looks
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_views_of_a_drive_keep_to_the_epipolar_lines(kitti, mirrored):
+    """Corners followed from frame to frame lie on the lines that a batch's own poses and intrinsics say."""
+    kitti.splits["train"] = kitti.frames("train")[200:240]  # a bend; straight ahead, lines say little
+    video = pack_video(kitti, kitti.camera)
+    batch = VideoSource(
+        video, 12, Turns(angle_deg=4, zoom=(1, 1.4)), (0,), torch.device("cpu"), mirrored
+    ).batch(0)
+    greys = (255 * batch.clean[:, :2].mean(2)).byte().numpy()
+    distances = []
+    for (before, after), matrix, poses in zip(
+        greys, batch.intrinsics.double().numpy(), batch.world_from_camera.double().numpy(), strict=True
+    ):
+        corners = cv2.goodFeaturesToTrack(before, 200, 0.01, 5)
+        followed, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None)
+        start, end = (np.insert(ends[found[:, 0] == 1, 0], 2, 1, axis=1) for ends in (corners, followed))
+        motion = invert(poses[1]) @ poses[0]
+        essential = np.cross(motion[:3, 3], motion[:3, :3], axisb=0, axisc=0)
+        lines = start @ (np.linalg.inv(matrix).T @ essential @ np.linalg.inv(matrix)).T
+        distances.append(np.abs((lines * end).sum(axis=1)) / norm(lines[:, :2], axis=1))
+    assert np.median(np.concatenate(distances)) < 0.2  # pixels; 0.5 where turn or zoom are not accounted for

@@ -20,7 +20,8 @@ from ofvl_core.recording.bags import Recording
 from ofvl_core.simulation.livl import simulate_livl
 from ofvl_core.simulation.rgbd import D435_COLOUR
 from ofvl_core.training.config import TrainConfig
-from ofvl_core.training.run import Surroundings, train
+from ofvl_core.training.loop import Surroundings
+from ofvl_core.training.run import train
 
 SCENE = "Parking_lot1"
 RATE = 6.0

@@ -1,17 +1,18 @@
 """Bags of a killed recorder, made whole."""
 
+import itertools
 import re
 import shutil
+import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from processes import Forked, wait_until
 from recording_helpers import file_of, write_bag
-from ros_helpers import ROOT
 from rosbags.interfaces import ConnectionExtRosbag2
 from rosbags.rosbag2 import Reader, Writer
 from rosbags.typesys import Stores, get_types_from_idl, get_typestore
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 from ofvl_core.bag import STORAGES
 from ofvl_core.cli import app
 from ofvl_core.errors import DataError
+from ofvl_core.recording import writer as writer_module
 from ofvl_core.recording.bags import Recording
 from ofvl_core.recording.repair import Repair, repair
 from ofvl_core.recording.writer import RecordingWriter
@@ -33,29 +35,22 @@ def small_chunks(monkeypatch) -> None:
     monkeypatch.setattr("ofvl_core.recording.writer.CHUNK", 1 << 20)
 
 
-RECORDER = """
-import itertools, sys, time
-sys.path.insert(0, "test")
-from test_recording_writer import *
-writer_module.FLUSH_PERIOD = 0.2
-writer = RecordingWriter(Path(sys.argv[1]), sys.argv[2])
-for number in itertools.count():
-    writer.write(IMAGE, time.monotonic_ns(), message(number, 200_000))
-    writer.write(TF, time.monotonic_ns(), message(number))
-    print(number, flush=True)
-    time.sleep(0.005)
-"""
+def record() -> None:
+    """Record a bag without end, telling each number."""
+    writer_module.FLUSH_PERIOD = 0.2
+    writer = RecordingWriter(Path(sys.argv[1]), sys.argv[2])
+    for number in itertools.count():
+        writer.write(IMAGE, time.monotonic_ns(), message(number, 200_000))
+        writer.write(TF, time.monotonic_ns(), message(number))
+        print(number, flush=True)
+        time.sleep(0.005)
 
 
 def killed_recording(bag: Path, storage: str) -> int:
     """A bag whose recorder was killed; when, on the clock of its stamps."""
-    command = [sys.executable, "-c", RECORDER, str(bag), storage]
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if int(line) >= 150:
-                break
-        process.kill()
+    with Forked(record, bag, storage) as process:
+        assert wait_until(lambda: process.output.count("\n") > 150), process.errors
+        process.send_signal(signal.SIGKILL)
         return time.monotonic_ns()
 
 

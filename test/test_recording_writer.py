@@ -1,6 +1,7 @@
 """Bags written beside whoever hands messages over: nothing altered, nothing waited for, losses counted."""
 
 import errno
+import resource
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ros_helpers import ROOT, wait_until
+from processes import Forked, wait_until
 from rosbags.interfaces import (
     ConnectionExtRosbag2,
     Qos,
@@ -218,27 +219,28 @@ def test_bags_are_numbered_after_all_that_exist(tmp_path: Path) -> None:
     assert next_bag(tmp_path, "hall") == tmp_path / "hall_010"
 
 
+def fill() -> None:
+    """Record a bag until its file, which may not grow, is full."""
+    bag, storage = Path(sys.argv[1]), sys.argv[2]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
+    writer_module.FLUSH_PERIOD = 0.01
+    writer = RecordingWriter(bag, storage)
+    for number in range(100):
+        writer.write(IMAGE, number, message(number, 100_000))
+        time.sleep(0.002)
+    assert wait_until(lambda: writer.is_closed, 10)
+    assert writer.trouble is not None and writer.trouble.is_full == (storage == "mcap"), writer.trouble
+    assert not writer.is_open
+    print(writer.trouble.sentence)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="files have no limit here")
 @storages
 def test_a_full_disc_leaves_what_was_written(tmp_path: Path, storage: str) -> None:
     """In a process whose files may not grow, which needs no rights."""
-    code = f"""
-import resource, sys, time
-sys.path.insert(0, "test")
-from test_recording_writer import *
-resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
-writer_module.FLUSH_PERIOD = 0.01
-writer = RecordingWriter(Path("{tmp_path}/bag"), "{storage}")
-for number in range(100):
-    writer.write(IMAGE, number, message(number, 100_000))
-    time.sleep(0.002)
-assert wait_until(lambda: writer.is_closed, 10)
-assert not writer.is_open and writer.trouble.is_full == ("{storage}" == "mcap"), writer.trouble
-print(writer.trouble.sentence)
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"ofvl bag repair {tmp_path}/bag" in done.stdout
+    with Forked(fill, tmp_path / "bag", storage) as process:
+        assert process.wait() == 0, process.errors
+    assert f"ofvl bag repair {tmp_path}/bag" in process.output
     repaired = repair(tmp_path / "bag")
     assert repaired is not None
     found = contents(repaired.out)

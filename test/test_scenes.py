@@ -16,8 +16,9 @@ from ofvl_core.network import Architecture
 from ofvl_core.scenes import merge, remove_scenes
 from ofvl_core.training.add_scene import add_scene
 from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.nearest import divergences
-from ofvl_core.training.run import Surroundings, train
+from ofvl_core.training.run import train
 
 CPU = torch.device("cpu")
 HERE = Surroundings(CPU)

@@ -136,9 +136,9 @@ def test_a_killed_run_leaves_a_whole_checkpoint_or_none(scenes, tmp_path):
 from pathlib import Path
 import torch
 from ofvl_core.datasets import load_scene
-from ofvl_core.training import run
+from ofvl_core.training import loop, run
 from ofvl_core.training.config import TrainConfig
-run.SECONDS_BETWEEN_CHECKPOINTS = 0
+loop.SECONDS_BETWEEN_CHECKPOINTS = 0
 scene = load_scene(Path({str(scenes[0].root)!r}))
 out = Path({str(tmp_path / "model")!r})
 run.train([scene], TrainConfig(batch_size=1), out, run.Surroundings(torch.device("cpu")))

@@ -3,17 +3,21 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import time
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from processes import Forked, catches, wait_until
 from scenes import write_scene
 
 from ofvl_core.checkpoint import load_manifest, load_model
-from ofvl_core.training.workers import assign
+from ofvl_core.cli import main
+from ofvl_core.training.gradients import GradientNormalisation
+from ofvl_core.training.workers import Team, assign
 
 MOVING = ("sharing_decided=1", "statistics_rest=1", "warmup=0")  # scores and statistics, in every step
 SETTINGS = [
@@ -32,10 +36,34 @@ def torchrun(workers, *arguments):
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
+def work():
+    """What torchrun has each worker do."""
+    torch.set_num_threads(1)
+    main()
+
+
+@contextmanager
+def team(workers, *arguments, function=work):
+    """Workers as torchrun starts them, but sooner."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Forked(
+                    function, *arguments, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(workers),
+                    MASTER_ADDR="localhost", MASTER_PORT=str(port),
+                )
+            )
+            for rank in range(workers)
+        ]  # fmt: skip
+
+
 def train(data, out, workers, *options, changes=SETTINGS):
-    process = torchrun(workers, "train", data, "--out", out, *changes, *options)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    with team(workers, "train", data, "--out", out, *changes, *options) as started:
+        for worker in started:
+            assert worker.wait(120) == 0, worker.errors
 
 
 def tensors(out):
@@ -98,46 +126,33 @@ def test_several_workers_train_the_model_that_one_does(data, tmp_path, teams, se
         assert one.gradient_state == pytest.approx(other.gradient_state, rel=2e-2)
 
 
-THREE_WORKERS_OF_TWO_SCENES = """
-import torch
-from ofvl_core.training.gradients import GradientNormalisation
-from ofvl_core.training.workers import Team
-
-team = Team(2, torch.device("cpu"))
-assert (team.scenes, team.replica) == (([0], 0), ([1], 0), ([0], 1))[team.rank]
-mine = torch.tensor(((6.0, 0.0), (0.0, 1.0), (0.0, 8.0))[team.rank])
-combined, = team.combine({team.scenes[0]: [mine.clone()]}, GradientNormalisation())
-# scene 0: the mean of its two workers is (3, 4), of norm 5; D = (5 + 1) / 2; Eq. 9 halves the sum
-assert torch.allclose(combined, torch.tensor([3 * 3 / 5, 3 * 4 / 5 + 3]) / 2), combined
-own = [mine.clone()]
-team.mean_of_scene(team.scenes[0], own)
-assert own[0].tolist() == ([0, 1] if team.rank == 1 else [3, 4])
-gathered = team.gather({team.scenes[0]: {"x": mine}})
-assert {scene: tensors["x"].tolist() for scene, tensors in gathered.items()} == (
-    {0: [6, 0], 1: [0, 1]} if team.rank == 0 else {}
-)
-team.close()
-"""
+def three_workers_of_two_scenes():
+    team = Team(2, torch.device("cpu"))
+    assert (team.scenes, team.replica) == (([0], 0), ([1], 0), ([0], 1))[team.rank]
+    mine = torch.tensor(((6.0, 0.0), (0.0, 1.0), (0.0, 8.0))[team.rank])
+    (combined,) = team.combine({team.scenes[0]: [mine.clone()]}, GradientNormalisation())
+    # scene 0: the mean of its two workers is (3, 4), of norm 5; D = (5 + 1) / 2; Eq. 9 halves the sum
+    assert torch.allclose(combined, torch.tensor([3 * 3 / 5, 3 * 4 / 5 + 3]) / 2), combined
+    own = [mine.clone()]
+    team.mean_of_scene(team.scenes[0], own)
+    assert own[0].tolist() == ([0, 1] if team.rank == 1 else [3, 4])
+    gathered = team.gather({team.scenes[0]: {"x": mine}})
+    assert {scene: tensors["x"].tolist() for scene, tensors in gathered.items()} == (
+        {0: [6, 0], 1: [0, 1]} if team.rank == 0 else {}
+    )
+    team.close()
 
 
-def test_two_workers_of_one_scene_count_as_one(tmp_path):
-    (tmp_path / "three.py").write_text(THREE_WORKERS_OF_TWO_SCENES)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    done = subprocess.run([*torchrun, tmp_path / "three.py"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+def test_two_workers_of_one_scene_count_as_one():
+    with team(3, function=three_workers_of_two_scenes) as workers:
+        for worker in workers:
+            assert worker.wait(120) == 0, worker.errors
 
 
 def test_several_workers_of_a_scene_leave_one_model(data, tmp_path):
     train(data / "a", tmp_path / "two", 2, "--iterations", "3")
     assert all(torch.isfinite(tensor).all() for tensor in tensors(tmp_path / "two").values())
     assert load_manifest(tmp_path / "two").training.finished
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def worker(process, rank):
@@ -148,49 +163,56 @@ def worker(process, rank):
     raise AssertionError(f"no worker {rank}")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_after_a_worker_died_the_run_is_resumed(data, tmp_path, victim):
+def test_after_a_worker_died_the_run_is_resumed(data, tmp_path):
     out = tmp_path / "model"
     arguments = (2, "train", data, "--out", out)
     process = torchrun(*arguments, *SETTINGS, "--iterations", "100000")
-    wait_for((out / "manifest.json").exists)
-    time.sleep(1)
-    os.kill(worker(process, victim), signal.SIGKILL)
+    assert wait_until((out / "manifest.json").exists)
+    os.kill(worker(process, 1), signal.SIGKILL)
     _, errors = process.communicate(timeout=90)
     assert process.returncode != 0
-    assert f"error: worker {1 - victim}: another worker ended" in errors
+    assert "error: worker 0: another worker ended" in errors
     assert f"{out} holds iteration 0: start again with --resume" in errors  # the next was not due yet
-    if victim == 0:
-        return
-    process = torchrun(*arguments, "--resume")
-    time.sleep(8)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=90)
-    assert "continue with --resume" in errors
+    with team(*arguments, "--resume") as workers:
+        for each in workers:
+            assert wait_until(lambda each=each: catches(each.pid, signal.SIGTERM)), each.errors
+        for each in workers:
+            each.send_signal(signal.SIGINT)
+        assert [each.wait() for each in workers] == [130, 0]
+    assert "continue with --resume" in workers[0].errors
     assert load_manifest(out).training.iteration > 0
+
+
+def test_the_first_worker_may_die_as_well(data, tmp_path):
+    out = tmp_path / "model"
+    with team(2, "train", data, "--out", out, *SETTINGS, "--iterations", "100000") as (first, second):
+        assert wait_until((out / "manifest.json").exists)
+        first.send_signal(signal.SIGKILL)
+        assert second.wait(90) != 0
+    assert "error: worker 1: another worker ended" in second.errors
+    assert f"{out} holds iteration 0: start again with --resume" in second.errors
 
 
 def test_a_worker_says_what_is_wrong_with_its_scene(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
     (tmp_path / "data" / "b" / "seq-01" / "frame-000002.depth.png").unlink()
     out = tmp_path / "model"
-    process = torchrun(2, "train", tmp_path / "data", "--out", out, *SETTINGS)
-    _, errors = process.communicate(timeout=90)
-    assert process.returncode != 0
-    assert "error: worker 1: " in errors
-    assert "frame-000002.color.png: has no depth" in errors
+    with team(2, "train", tmp_path / "data", "--out", out, *SETTINGS) as workers:
+        assert all(each.wait(90) != 0 for each in workers)
+    assert "error: worker 1: " in workers[1].errors
+    assert "frame-000002.color.png: has no depth" in workers[1].errors
     assert not out.exists()
 
 
 def test_an_interrupted_run_of_two_resumes_to_what_an_uninterrupted_one_is(data, tmp_path):
     out = tmp_path / "parts"
-    process = torchrun(2, "train", data, "--out", out, *SETTINGS, "--iterations", "20")
-    wait_for((out / "manifest.json").exists)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=90)
+    with team(2, "train", data, "--out", out, *SETTINGS, "--iterations", "20") as workers:
+        assert wait_until((out / "manifest.json").exists)
+        workers[0].send_signal(signal.SIGINT)
+        assert [each.wait(90) for each in workers] == [130, 0]
     stopped = load_manifest(out).training
-    assert 0 < stopped.iteration < 20, errors
-    assert "continue with --resume" in errors
+    assert 0 < stopped.iteration < 20, workers[0].errors
+    assert "continue with --resume" in workers[0].errors
     train(data, out, 2, "--resume", changes=())
     train(data, tmp_path / "whole", 2, "--iterations", "20")
     same(out, tmp_path / "whole")

@@ -11,6 +11,7 @@ from ofvl_core import __version__
 from ofvl_core.cli.ablate import ablate
 from ofvl_core.cli.bag import app as bag_app
 from ofvl_core.cli.calibrate import calibrate
+from ofvl_core.cli.collab import app as collab_app
 from ofvl_core.cli.console import stderr
 from ofvl_core.cli.data import app as data_app
 from ofvl_core.cli.deploy import deploy
@@ -50,6 +51,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(bag_app, name="bag")
+app.add_typer(collab_app, name="collab")
 app.add_typer(data_app, name="data")
 app.add_typer(livl_app, name="livl")
 

@@ -14,7 +14,7 @@ from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.device import choose_device
 from ofvl_core.errors import ConfigError
 from ofvl_core.training.config import make_config
-from ofvl_core.training.run import Surroundings
+from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.workers import team_size
 
 

@@ -7,7 +7,8 @@ import typer
 from rich.table import Table
 
 from ofvl_core.calibration import calibrated
-from ofvl_core.checkpoint import load_manifest, require_finished, save_manifest
+from ofvl_core.checkpoint import load_manifest, require_finished
+from ofvl_core.checkpoint_folder import save_manifest
 from ofvl_core.cli.console import DeviceOption, JsonOption, emit_json, progress_bar, stdout
 from ofvl_core.cli.evaluate import as_trained
 from ofvl_core.datasets import find_scenes

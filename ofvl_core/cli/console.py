@@ -68,12 +68,13 @@ def emit_json(content: Any, target: str) -> None:
 
 def print_table(summaries: Sequence[dict[str, Any]]) -> None:
     """Print scene summaries and their shares within thresholds as two tables, with their average."""
-    _print_rows(*table_rows(summaries))
+    print_rows(*table_rows(summaries))
     stdout.print(f"{caption(summaries)}\n", highlight=False, soft_wrap=True)
-    _print_rows(*threshold_rows(summaries))
+    print_rows(*threshold_rows(summaries))
 
 
-def _print_rows(headings: list[str], rows: list[list[str]]) -> None:
+def print_rows(headings: list[str], rows: list[list[str]]) -> None:
+    """Print a table whose first column is a heading."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
     for place, heading in enumerate(headings):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)

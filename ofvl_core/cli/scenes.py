@@ -9,12 +9,12 @@ from ofvl_core import scenes as model_scenes
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.cli.console import DeviceOption, stderr
 from ofvl_core.cli.settings import ConfigOption, PresetOption, SetOption, layers
-from ofvl_core.cli.train import CacheOption, MonitorOption, ResumeOption, TrainingProgress, conclude
+from ofvl_core.cli.train import CacheOption, MonitorOption, ResumeOption, TrainingProgress, conclude_training
 from ofvl_core.datasets import load_scene
 from ofvl_core.device import choose_device
 from ofvl_core.training.add_scene import add_scene as run
 from ofvl_core.training.config import make_config
-from ofvl_core.training.run import Surroundings
+from ofvl_core.training.loop import Surroundings
 
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="Folder of a checkpoint, or a deployment file.")
@@ -55,7 +55,7 @@ def add_scene(
     with TrainingProgress([data.name], settings.iterations) as progress:
         surroundings = Surroundings(chosen, cache, monitor, progress.on_load, progress.on_step)
         run(checkpoint, data, settings, out, surroundings, share_with=share_with, resume=resume)
-    conclude(out)
+    conclude_training(out)
 
 
 def remove_scene(

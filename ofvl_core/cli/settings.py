@@ -1,6 +1,6 @@
 """Training settings on the command line: a preset, a file, single settings; and `ofvl config`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +9,7 @@ import yaml
 
 from ofvl_core.cli.console import stdout
 from ofvl_core.errors import ConfigError
-from ofvl_core.training.config import make_config, read_settings, write_settings
+from ofvl_core.training.config import Optimisation, make_config, read_settings, write_settings
 from ofvl_core.training.presets import PRESETS
 
 PresetOption = Annotated[
@@ -33,19 +33,27 @@ def config(
     changes: SetOption = None,
 ) -> None:
     """Print all training settings with their meaning, for `ofvl train --config`."""
-    settings = make_config(*layers(preset, file, changes))
+    print_settings(make_config(*layers(preset, file, changes)))
+
+
+def print_settings(settings: Optimisation) -> None:
+    """Settings of any kind of training as YAML."""
     stdout.print(write_settings(settings), end="", highlight=False, soft_wrap=True, markup=False)
 
 
 def layers(
-    preset: str | None, file: Path | None, changes: Sequence[str] | None, **single: Any
+    preset: str | None,
+    file: Path | None,
+    changes: Sequence[str] | None,
+    presets: Mapping[str, dict[str, Any]] = PRESETS,
+    **single: Any,
 ) -> list[dict[str, Any]]:
     """Settings in the order in which they take precedence, the last one most; `single` that are not None."""
     given = []
     if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"unknown preset '{preset}'; choose one of {', '.join(PRESETS)}")
-        given.append(PRESETS[preset])
+        if preset not in presets:
+            raise ConfigError(f"unknown preset '{preset}'; choose one of {', '.join(presets)}")
+        given.append(presets[preset])
     if file is not None:
         given.append(read_settings(file))
     given += [_setting(change) for change in changes or []]

@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from ofvl_core.checkpoint import load_manifest
+from ofvl_core.checkpoint_folder import RunRecord
 from ofvl_core.cli.console import DeviceOption, progress_bar, stderr
 from ofvl_core.cli.settings import ConfigOption, PresetOption, SetOption, layers
 from ofvl_core.datasets import find_scenes, load_scene
 from ofvl_core.device import choose_device
 from ofvl_core.network import ARCHITECTURES
 from ofvl_core.training.config import AUGMENTATIONS, make_config
-from ofvl_core.training.run import Surroundings
+from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.run import train as run
 from ofvl_core.training.workers import worker_rank
 
@@ -77,14 +78,14 @@ def train(
     with TrainingProgress([scene.name for scene in scenes], settings.iterations) as progress:
         surroundings = Surroundings(chosen, cache, monitor, progress.on_load, progress.on_step)
         run(scenes, settings, out, surroundings, resume=resume)
-    conclude(out)
+    conclude_training(out)
 
 
 class TrainingProgress:
-    """Bars for loading and training, shown by worker 0 only."""
+    """Bars for loading and training, shown by worker 0 only; `losses` are the names of a step's."""
 
-    def __init__(self, scenes: list[str], iterations: int):
-        self._scenes = scenes
+    def __init__(self, losses: list[str], iterations: int):
+        self._losses = losses
         self._bar = progress_bar(hidden=worker_rank() > 0)
         self._loading = self._bar.add_task("loading frames", total=None)
         self._training = self._bar.add_task("training", total=iterations, visible=False)
@@ -100,23 +101,26 @@ class TrainingProgress:
         self._bar.update(self._loading, completed=done, total=total)
 
     def on_step(self, iteration: int, losses: list[float]) -> None:
-        shown = " ".join(f"{name} {loss:.2f}" for name, loss in zip(self._scenes, losses, strict=True))
+        shown = " ".join(f"{name} {loss:.2f}" for name, loss in zip(self._losses, losses, strict=True))
         self._bar.update(self._loading, visible=False)
         self._bar.update(self._training, completed=iteration, visible=True, description=f"loss {shown}")
 
 
-def conclude(out: Path) -> None:
-    """Say how a run ended; exit with STOPPED when it was interrupted."""
+def conclude(out: Path, record: RunRecord, iterations: int, scenes: list[str]) -> None:
+    """Say how a run of so many iterations ended; exit with STOPPED when it was interrupted."""
     if worker_rank() > 0:
         return
-    record = load_manifest(out).training
     if not record.finished:
-        stderr.print(
-            f"stopped at iteration {record.iteration} of {record.config.iterations}; continue with --resume"
-        )
+        stderr.print(f"stopped at iteration {record.iteration} of {iterations}; continue with --resume")
         raise typer.Exit(STOPPED)
-    scenes = ", ".join(record.scenes)
     stderr.print(
-        f"{out}: trained {scenes} for {record.iteration} iterations in {record.seconds / 60:.1f} min",
+        f"{out}: trained {', '.join(scenes)} for {record.iteration} iterations "
+        f"in {record.seconds / 60:.1f} min",
         soft_wrap=True,
     )
+
+
+def conclude_training(out: Path) -> None:
+    """`conclude` the latest training of an OFVL-MS checkpoint."""
+    record = load_manifest(out).training
+    conclude(out, record, record.config.iterations, record.scenes)

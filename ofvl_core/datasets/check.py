@@ -171,7 +171,11 @@ def _check_splits(report: SceneReport, scene: SceneData) -> None:
     if both:
         report.warning(f"{len(both)} frames are in both splits; test on frames that training never saw")
     without_depth = sum(frame.depth is None for frame in scene.splits["train"])
-    if without_depth:
+    if without_depth and without_depth == counts["train"]:
+        report.warning(
+            "no frame has a depth image: enough for ofvl collab, but ofvl train needs one for each"
+        )
+    elif without_depth:
         report.error(
             f"{without_depth} of {counts['train']} training frames have no depth image; restore them or "
             "leave the frames out, training needs one for each"

@@ -2,13 +2,21 @@
 
 from pathlib import Path
 
-from ofvl_core.datasets import described, livl, posed, seven_scenes, twelve_scenes
+from ofvl_core.datasets import described, kitti_odometry, livl, posed, seven_scenes, twelve_scenes
 from ofvl_core.datasets.layout import Layout
 from ofvl_core.datasets.scene import SceneData
 from ofvl_core.errors import DataError
 
-LAYOUTS = (described.LAYOUT, posed.LAYOUT, seven_scenes.LAYOUT, twelve_scenes.LAYOUT, livl.LAYOUT)
-"""The first that recognises a folder reads it: what a user wrote beside the data comes first."""
+LAYOUTS = (
+    described.LAYOUT,
+    kitti_odometry.LAYOUT,
+    posed.LAYOUT,
+    seven_scenes.LAYOUT,
+    twelve_scenes.LAYOUT,
+    livl.LAYOUT,
+)
+"""The first that recognises a folder reads it: what a user wrote beside the data comes first, and a folder of
+intrinsics and a video is more than one with intrinsics."""
 
 DEPTH = 2
 """Levels below a folder at which scenes are looked for: 12-Scenes nests two deep, apt1/kitchen."""

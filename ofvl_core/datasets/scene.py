@@ -67,11 +67,13 @@ class SceneData:
     def frames(self, split: str) -> list[Frame]:
         """Frames of a split. Raises DataError when the scene has no such split or it is empty."""
         frames = self.splits.get(split, [])
-        if not frames:
+        if not frames and split in ("train", "test"):
             raise DataError(
                 f"{self.root}: the {split} split is empty; name its sequences where the layout lists them "
                 f"({split.capitalize()}Split.txt, dataset.yaml)"
             )
+        if not frames:
+            raise DataError(f"{self.root}: no frames are held out for {split}; record longer sequences")
         return frames
 
     def holding_out(self, share: float) -> "SceneData":

@@ -97,6 +97,7 @@ def examine(drive: Drive, options: Options, steps: Steps, progress: Progress) ->
                 drive.read_color,
                 drive.read_depth,
                 doing("looking at images", drive.image_count),
+                turns=options.time_offset is None,
             ).arrays(),
         )
     )

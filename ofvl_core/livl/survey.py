@@ -106,10 +106,13 @@ def survey(
     read_color: Callable[[Any], NDArray[np.uint8]],
     read_depth: Callable[[Any], NDArray[np.float32]],
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    turns: bool = True,
 ) -> Survey:
     """Look at every image.
 
     `read_color` makes RGB (H, W, 3) of a message, `read_depth` metres (h, w) that the colour camera sees.
+    Most of the time goes to the `turns`; who does not need them may leave them out.
     """
     stamps, shares, sharp = [], [], []
     rotation = VisualRotation(camera)
@@ -119,7 +122,7 @@ def survey(
         stamps.append(pair.stamp)
         shares.append(0.0 if depth is None else float(np.isfinite(depth).mean()))
         sharp.append(0.0 if rgb is None else sharpness(rgb))
-        if rgb is not None and depth is not None:
+        if turns and rgb is not None and depth is not None:
             rotation.add(pair.stamp, rgb, depth)
         progress(number)
     return Survey(np.array(stamps, np.int64), np.array(shares, float), np.array(sharp, float), rotation.turns)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
+from ofvl_core.corners import follow_corners
 from ofvl_core.geometry import Array
 
 WIDTH = 320
@@ -15,9 +16,6 @@ WIDTH = 320
 
 CORNERS = 200
 LEAST_CORNERS = 20
-RETURN_ERROR = 0.5
-"""Pixels a corner followed there and back may miss itself by."""
-
 LONGEST_STEP = 0.11
 """Seconds, at most, between two images that are compared: the further apart, the less does a corner's error
 count, and the longer a turn that they say nothing of."""
@@ -67,22 +65,16 @@ class VisualRotation:
     def _turn(
         self, before: NDArray[np.uint8], depth: NDArray[np.float32], after: NDArray[np.uint8]
     ) -> Array | None:
-        corners = cv2.goodFeaturesToTrack(before, CORNERS, 0.01, 6)
-        if corners is None or len(corners) < LEAST_CORNERS:
-            return None
-        followed, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.empty_like(corners))
-        returned, back, _ = cv2.calcOpticalFlowPyrLK(after, before, followed, np.empty_like(corners))
-        start, end = corners[:, 0], followed[:, 0]
+        start, end = follow_corners(before, after, CORNERS)
         columns, rows = np.rint(start).astype(int).T
         metres = depth[rows.clip(0, len(depth) - 1), columns.clip(0, depth.shape[1] - 1)]
-        good = (found[:, 0] > 0) & (back[:, 0] > 0) & np.isfinite(metres)
-        good &= np.abs(returned[:, 0] - start).max(axis=1) < RETURN_ERROR
+        good = np.isfinite(metres)
         if good.sum() < LEAST_CORNERS:
             return None
-        points = self._camera.rays(start[good].astype(float)) * metres[good, None]
+        points = self._camera.rays(start[good]) * metres[good, None]
         solved, vector, _, inliers = cv2.solvePnPRansac(
             points,
-            end[good].astype(float),
+            end[good],
             self._camera.matrix,
             np.array(self._camera.distortion or (0.0,) * 5),
             iterationsCount=50,

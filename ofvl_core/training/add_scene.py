@@ -11,14 +11,16 @@ from pathlib import Path
 
 import torch
 
-from ofvl_core.checkpoint import TrainingRecord, load_manifest, load_model, require_empty, require_finished
+from ofvl_core.checkpoint import TrainingRecord, load_manifest, load_model, require_finished
+from ofvl_core.checkpoint_folder import require_empty
 from ofvl_core.datasets import SceneData
 from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.network import OFVLMS
 from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.nearest import divergences
-from ofvl_core.training.run import Surroundings, resumed, run, scene_record
+from ofvl_core.training.run import resumed, run, scene_record
 from ofvl_core.training.workers import worker_device, worker_rank
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ to the stored frame, its depth is looked up there (nearest, so that no edge is b
 pixel's own ray. So a target projects exactly onto the pixel that pose estimation will use.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +19,7 @@ from ofvl_core.camera import Camera, cell_pixels
 from ofvl_core.errors import DataError
 from ofvl_core.geometry import Array
 from ofvl_core.resize import normalise
+from ofvl_core.training.ahead import DrawnAhead, put
 from ofvl_core.training.config import Augmentation
 from ofvl_core.training.packed import PackedFrames
 
@@ -46,11 +46,8 @@ class _View(NamedTuple):
     valid: NDArray[np.bool_]
 
 
-class BatchSource:
-    """The batches of one scene: number `iteration` is the same whenever it is asked for.
-
-    For a GPU the next batch is drawn while the network computes; on a CPU the two would share its cores.
-    """
+class BatchSource(DrawnAhead[_View]):
+    """The batches of one scene: number `iteration` is the same whenever it is asked for."""
 
     def __init__(
         self,
@@ -62,21 +59,12 @@ class BatchSource:
         device: torch.device,
     ):
         """Batches of `size` frames; random numbers depend on `seed` (run, scene, replica) and iteration."""
-        self.frames, self.size, self.stride, self.ranges = frames, size, stride, ranges
-        self.seed, self.device = seed, device
-        self._pool = ThreadPoolExecutor(1) if device.type != "cpu" else None
-        self._ahead: tuple[int, Future[_View]] | None = None
+        super().__init__(device)
+        self.frames, self.size, self.stride, self.ranges, self.seed = frames, size, stride, ranges, seed
 
     def batch(self, iteration: int) -> Batch:
-        """Batch number `iteration`, drawn ahead when the one before was the last asked for."""
-        if self._pool is None:
-            return _to_device(self._draw(iteration), self.device)
-        if self._ahead is None or self._ahead[0] != iteration:
-            view = self._draw(iteration)
-        else:
-            view = self._ahead[1].result()
-        self._ahead = iteration + 1, self._pool.submit(self._draw, iteration + 1)
-        return _to_device(view, self.device)
+        """Batch number `iteration`."""
+        return _to_device(self._drawn(iteration), self.device)
 
     def _draw(self, iteration: int) -> _View:
         random = np.random.default_rng((*self.seed, iteration))
@@ -97,15 +85,10 @@ def _draw_view(
 
 
 def _to_device(view: _View, device: torch.device) -> Batch:
-    def put(array: NDArray) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if device.type == "cuda":  # from pinned memory the copy runs beside the computation
-            tensor = tensor.pin_memory()
-        return tensor.to(device, non_blocking=True)
-
-    contrast, brightness = put(view.contrast_and_brightness)
-    images = normalise(put(view.images).permute(0, 3, 1, 2)).mul_(contrast).add_(brightness).clamp_(-1, 1)
-    return Batch(images, put(view.coordinates), put(view.valid))
+    images, light, coordinates, valid = (put(array, device) for array in view)
+    contrast, brightness = light
+    normalised = normalise(images.permute(0, 3, 1, 2)).mul_(contrast).add_(brightness).clamp_(-1, 1)
+    return Batch(normalised, coordinates, valid)
 
 
 def random_warp(input_camera: Camera, stored: Camera, ranges: Augmentation, random: Generator) -> Array:

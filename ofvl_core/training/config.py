@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,6 +14,7 @@ from ofvl_core.training.gradients import Method
 DEFAULT_NETWORK = "ofvl_ms_lite"
 DEFAULT_AUGMENTATION = "handheld"
 
+Precision = Literal["auto", "float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -43,7 +44,7 @@ AUGMENTATIONS = {
 the paper's."""
 
 
-def _by_name(known: Mapping[str, BaseModel], default: str) -> BeforeValidator:
+def by_name(known: Mapping[str, BaseModel], default: str) -> BeforeValidator:
     """Accept the name of a known value, or a mapping of changes to the one that its `name` says."""
 
     def complete(value: Any) -> Any:
@@ -62,20 +63,36 @@ def _by_name(known: Mapping[str, BaseModel], default: str) -> BeforeValidator:
     return BeforeValidator(complete)
 
 
-class TrainConfig(BaseModel):
-    """How a model is trained. `learning_rate` is the peak of a cosine schedule with a linear warm-up."""
+class Optimisation(BaseModel):
+    """How long and how fast a model learns. `learning_rate` is the peak of a cosine with a linear warm-up.
+
+    `settings_command` prints all settings of the class.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    settings_command: ClassVar[str]
 
-    network: Annotated[Architecture, _by_name(ARCHITECTURES, DEFAULT_NETWORK)] = Field(
-        ARCHITECTURES[DEFAULT_NETWORK], description="a size's name, or a mapping of `name` and what differs"
-    )
-    iterations: int = Field(2000, gt=0, description="optimiser steps; each sees one batch of every scene")
+    iterations: int = Field(2000, gt=0, description="optimiser steps")
     max_minutes: Positive | None = Field(None, description="the schedule ends by then, wherever it is")
-    batch_size: int = Field(8, gt=0, description="images a scene and worker in a step")
     learning_rate: Positive = 4e-3
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the iterations")
+    gradient_clip: Positive | None = Field(1.0, description="largest global norm of a step's gradient")
+    precision: Precision = Field(
+        "auto", description="of the network while training; auto is bfloat16 where that is faster"
+    )
+    seed: int = Field(0, ge=0)
+
+
+class TrainConfig(Optimisation):
+    """How an OFVL-MS model is trained; a step sees a batch of every scene."""
+
+    settings_command = "ofvl config"
+
+    network: Annotated[Architecture, by_name(ARCHITECTURES, DEFAULT_NETWORK)] = Field(
+        ARCHITECTURES[DEFAULT_NETWORK], description="a size's name, or a mapping of `name` and what differs"
+    )
+    batch_size: int = Field(8, gt=0, description="images a scene and worker in a step")
     distance_warmup: float = Field(0.9, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
     penalty_weight: float = Field(0.25, ge=0, allow_inf_nan=False, description="beta of Eq. 3")
     score_slope: Literal[-1, 1] = Field(
@@ -94,18 +111,13 @@ class TrainConfig(BaseModel):
     gradients: Method = Field(
         "normalised", description="how the scenes' gradients of shared parameters combine"
     )
-    gradient_clip: Positive | None = Field(1.0, description="largest global norm of a step's gradient")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the network while training; auto is bfloat16 where that is faster"
-    )
     holdout: float = Field(
         0.1,
         ge=0,
         le=0.5,
         description="share of the frames that training does not see and poses' covariances are calibrated on",
     )
-    seed: int = Field(0, ge=0)
-    augmentation: Annotated[Augmentation, _by_name(AUGMENTATIONS, DEFAULT_AUGMENTATION)] = Field(
+    augmentation: Annotated[Augmentation, by_name(AUGMENTATIONS, DEFAULT_AUGMENTATION)] = Field(
         AUGMENTATIONS[DEFAULT_AUGMENTATION], description="one of the names, or ranges"
     )
     register_depth: bool = Field(
@@ -113,8 +125,16 @@ class TrainConfig(BaseModel):
     )
 
 
+Settings = TypeVar("Settings", bound=Optimisation)
+
+
 def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
     """The defaults, changed by each of the layers in turn. Raises ConfigError naming the wrong key."""
+    return make_settings(TrainConfig, *layers)
+
+
+def make_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
+    """Settings of a `kind`, as `make_config` makes them of its own."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -125,12 +145,12 @@ def make_config(*layers: Mapping[str, Any]) -> TrainConfig:
                 value = {**before, **value}
             merged[key] = value
     try:
-        return TrainConfig.model_validate(merged)
+        return kind.model_validate(merged)
     except ValidationError as error:
         wrong = error.errors()[0]
         key = ".".join(str(part) for part in wrong["loc"])
         cause = wrong["msg"].removeprefix("Value error, ").lower()
-        raise ConfigError(f"setting '{key}': {cause}; 'ofvl config' lists all settings") from None
+        raise ConfigError(f"setting '{key}': {cause}; '{kind.settings_command}' lists all settings") from None
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -148,10 +168,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_settings(config: TrainConfig) -> str:
+def write_settings(config: Optimisation) -> str:
     """The whole configuration as YAML that `read_settings` reads, every setting with its meaning."""
     lines = []
-    for name, field in TrainConfig.model_fields.items():
+    for name, field in type(config).model_fields.items():
         setting = config.model_dump(mode="json", include={name})
         if field.description:
             lines.append(f"# {field.description}")

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ofvl_core.errors import CheckpointError
-from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.config import Optimisation, TrainConfig
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
+def make_optimizer(model: nn.Module, config: Optimisation) -> AdamW:
     """AdamW that decays convolution weights only: not biases, normalisation or scores."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -20,7 +20,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     return AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def learning_rate(config: TrainConfig, progress: float) -> float:
+def learning_rate(config: Optimisation, progress: float) -> float:
     """Linear warm-up, then a cosine to zero; `progress` runs from 0 to 1 over the training."""
     if progress < config.warmup:
         return config.learning_rate * max(progress / config.warmup, 1e-2)

@@ -42,7 +42,8 @@ class PackedFrames:
     """The training frames of one scene; the arrays may be mapped read-only from files.
 
     Images (N, H, W, 3) uint8 RGB of `camera`; depths (N, h, w) uint16 in millimetres, 0 where unknown, of the
-    same field of view and not larger; poses (N, 4, 4) float64. `input_camera` is the network's input.
+    same field of view and not larger, (N, 0, 0) where they were not asked for; poses (N, 4, 4) float64.
+    `input_camera` is the network's input.
     """
 
     name: str
@@ -61,19 +62,21 @@ def pack_frames(
     camera: Camera,
     cache: Path | None = None,
     on_frame: Callable[[], None] = lambda: None,
+    with_depth: bool = True,
 ) -> PackedFrames:
     """The scene's training split for a network input of `camera`; `on_frame` is called for every frame.
 
-    Without `cache` the frames are kept in memory. Raises DataError when a frame is unreadable or has no depth
-    image, or when no frame has a valid depth; ConfigError when the cache cannot hold the pack.
+    Without `cache` the frames are kept in memory. Raises DataError when a frame is unreadable; where depth is
+    asked for, also when a frame has no depth image or none has a valid depth; ConfigError when the cache
+    cannot hold the pack.
     """
     frames = scene.frames("train")
     for frame in frames:
-        if frame.depth is None:
+        if with_depth and frame.depth is None:
             raise DataError(f"{frame.color}: has no depth beside it; training needs depth for every frame")
     width, height = camera.width * OVERSAMPLING, camera.height * OVERSAMPLING
     stored = camera.resized(width, height) if width < scene.camera.width else scene.camera
-    source = _Source(scene, frames, stored)
+    source = _Source(scene, frames, stored, with_depth)
     arrays = _in_memory(source, on_frame) if cache is None else _cached(source, cache, on_frame)
     poses = np.stack([frame.world_from_camera for frame in frames])
     return PackedFrames(scene.name, arrays.images, arrays.depths, poses, stored, camera)
@@ -89,9 +92,9 @@ class _Arrays(NamedTuple):
 class _Source:
     """What is packed: decodes frames at the size they are stored in."""
 
-    def __init__(self, scene: SceneData, frames: list[Frame], camera: Camera):
-        self.scene, self.frames, self.camera = scene, frames, camera
-        height, width = scene.read_depth(frames[0]).shape
+    def __init__(self, scene: SceneData, frames: list[Frame], camera: Camera, with_depth: bool):
+        self.scene, self.frames, self.camera, self.with_depth = scene, frames, camera, with_depth
+        height, width = scene.read_depth(frames[0]).shape if with_depth else (0, 0)
         self.depth_size = min((width, height), (camera.width, camera.height))
         self.image_shape = (len(frames), camera.height, camera.width, 3)
         self.depth_shape = (len(frames), *self.depth_size[::-1])
@@ -103,14 +106,14 @@ class _Source:
     def decode(self, frame: Frame) -> _Arrays:
         """Image (H, W, 3) and depth (h, w). Depth is nearest: averaging mixes surfaces at their edges."""
         color = resize(self.scene.read_color(frame), self.camera)
-        depth = self.scene.read_depth(frame)
+        depth = self.scene.read_depth(frame) if self.with_depth else np.empty((0, 0), np.uint16)
         if depth.shape[::-1] != self.depth_size:
             depth = cv2.resize(depth, self.depth_size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[assignment]
         return _Arrays(np.ascontiguousarray(color), np.ascontiguousarray(depth))
 
     def decode_all(self, on_frame: Callable[[], None]) -> Iterator[_Arrays]:
-        """Every frame in order. Raises DataError at the end when no depth was valid."""
-        any_valid = False
+        """Every frame in order. Raises DataError at the end when depth was asked for and none was valid."""
+        any_valid = not self.with_depth
         with ThreadPoolExecutor() as pool:  # OpenCV decodes outside the interpreter lock
             for start in range(0, len(self.frames), FRAMES_AT_ONCE):
                 for arrays in pool.map(self.decode, self.frames[start : start + FRAMES_AT_ONCE]):
@@ -126,8 +129,9 @@ class _Source:
         """Digest of all that decides the arrays' content."""
         digest = hashlib.sha256(repr((self.image_shape, self.depth_shape, self.scene.depth_format)).encode())
         for frame in self.frames:
-            for path in (frame.color, frame.depth):
-                assert path is not None
+            for path in (frame.color, frame.depth if self.with_depth else None):
+                if path is None:
+                    continue
                 try:
                     status = path.stat()
                 except OSError as error:
@@ -155,6 +159,8 @@ def _in_memory(source: _Source, on_frame: Callable[[], None]) -> _Arrays:
 
 def _cached(source: _Source, cache: Path, on_frame: Callable[[], None]) -> _Arrays:
     place = f"{source.scene.root.resolve()} {source.camera.width}x{source.camera.height}"
+    if not source.with_depth:  # a pack of the same images with depth stays beside it
+        place += " without depth"
     folder = cache / f"{source.scene.name}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
     pack = folder / source.fingerprint()
     arrays = _open(pack, source)

@@ -1,27 +1,22 @@
 """Training runs from data set to checkpoint: joint training, adding a scene, resuming either."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ofvl_core.calibration import FEWEST, calibrated
 from ofvl_core.checkpoint import (
-    MANIFEST,
     Manifest,
     SceneRecord,
     TrainingRecord,
     load_manifest,
     load_model,
-    read_tensors,
-    require_empty,
     save_checkpoint,
-    save_manifest,
 )
+from ofvl_core.checkpoint_folder import MANIFEST, read_tensors, require_empty, save_manifest
 from ofvl_core.datasets import SceneData
 from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.device import place
@@ -32,7 +27,7 @@ from ofvl_core.resize import input_camera
 from ofvl_core.training.augmentation import BatchSource, scene_frame
 from ofvl_core.training.config import TrainConfig
 from ofvl_core.training.gradients import make_combination
-from ofvl_core.training.interruption import stop_signals
+from ofvl_core.training.loop import HISTORY_LENGTH, Step, Surroundings, TrainingLoop
 from ofvl_core.training.monitor import Monitor
 from ofvl_core.training.optimisation import optimizer_tensors, restore_optimizer
 from ofvl_core.training.packed import PackedFrames, pack_frames
@@ -41,26 +36,8 @@ from ofvl_core.training.workers import Team, WorkerLostError, team_size, worker_
 
 log = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-HISTORY_LENGTH = 200
-"""Points kept of the loss curves."""
 PREVIEWS = 20
 """Pictures of predictions that a monitored run leaves of every scene, under torchrun of worker 0's."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run is given beside data and settings, none of which changes the model it trains.
-
-    `cache` keeps decoded frames for later runs; `monitor` is a folder for TensorBoard. `on_load` is called
-    with the frames loaded and all there are, `on_step` with the iteration and the scenes' losses.
-    """
-
-    device: torch.device
-    cache: Path | None = None
-    monitor: Path | None = None
-    on_load: Callable[[int, int], None] = lambda done, total: None
-    on_step: Callable[[int, list[float]], None] = lambda iteration, losses: None
 
 
 def train(
@@ -129,7 +106,7 @@ def run(
             frames = _load(manifest, scenes, team, surroundings)
             on_step = surroundings.on_step
             try:
-                _Run(manifest, make_model(team.device), frames, out, team, monitor, on_step).loop()
+                _Run(manifest, make_model(team.device), frames, out, team, monitor, on_step).run()
             finally:
                 if monitor is not None:
                     monitor.close()
@@ -200,8 +177,10 @@ def _load(
     return frames
 
 
-class _Run:
-    """The loop around `Trainer.step`: schedule, history, checkpoints, stopping."""
+class _Run(TrainingLoop):
+    """The loop around `Trainer.step`."""
+
+    record: TrainingRecord
 
     def __init__(
         self,
@@ -213,9 +192,9 @@ class _Run:
         monitor: Monitor | None,
         on_step: Callable[[int, list[float]], None],
     ):
-        self.manifest, self.record = manifest, manifest.training
+        self.manifest, self.record, self.schedule = manifest, manifest.training, manifest.training.config
         self.model, self.out, self.team = model, out, team
-        self.monitor, self.on_step = monitor, on_step
+        self.monitor, self.on_step, self.alone = monitor, on_step, team.size == 1
         config, stride = self.record.config, manifest.architecture.stride
         done = torch.tensor([self.record.iteration], device=team.device)
         if team.sum(done).item() != team.size * self.record.iteration:
@@ -239,47 +218,14 @@ class _Run:
         if manifest.optimizer:
             restore_optimizer(model, self.trainer.optimizer, read_tensors(out / manifest.optimizer))
 
-    def loop(self) -> None:
-        """Train to the end, when the record is `finished`, or until a signal."""
-        record, config = self.record, self.record.config
-        alone = self.team.size == 1
-        stop, seconds = False, record.seconds
-        saved_at, pause, just_saved = seconds, SECONDS_BETWEEN_CHECKPOINTS, False
-        start = time.monotonic() - seconds
-        with stop_signals() as asked_to_stop:
-            if record.iteration == 0:
-                self._save()  # whatever happens, there is something to resume
-            while not record.finished and not stop:
-                progress = record.iteration / config.iterations
-                if config.max_minutes is not None:
-                    progress = max(progress, seconds / 60 / config.max_minutes)
-                if progress >= 1:
-                    record.finished = True
-                    break
-                losses, stop, seconds = self.trainer.step(
-                    record.iteration, progress, asked_to_stop.is_set(), time.monotonic() - start
-                )
-                record.iteration += 1
-                record.finished = record.iteration == config.iterations
-                self._note(losses)
-                self.on_step(record.iteration, losses)
-                stop = stop or (alone and asked_to_stop.is_set())  # several stop after the same step
-                if just_saved:  # a large model takes long to save: not more than a twentieth of the time
-                    pause = max(SECONDS_BETWEEN_CHECKPOINTS, 20 * (seconds - saved_at))
-                just_saved = seconds - saved_at > pause and not record.finished
-                if just_saved:
-                    record.seconds = saved_at = seconds
-                    self._save()
-            record.seconds = seconds
-            self._save()
+    def step(self, iteration: int, progress: float, stop: bool, seconds: float) -> Step:
+        """Train on one batch of every scene."""
+        return self.trainer.step(iteration, progress, stop, seconds)
 
-    def _note(self, losses: list[float]) -> None:
+    def note(self, losses: list[float]) -> None:
         """Keep the losses and scores for the checkpoint and the monitor."""
+        super().note(losses)
         record = self.record
-        every = max(1, record.config.iterations // HISTORY_LENGTH)
-        if record.iteration % every and not record.finished:
-            return
-        record.history.append([record.iteration, *losses])
         scores = self.trainer.scores_by_layer()
         if scores:
             record.sharing.append([record.iteration, *(round(score, 8) for score in scores.values())])
@@ -302,7 +248,7 @@ class _Run:
         for name, values in zip(self.record.scenes, self.team.by_scene(own), strict=True):
             self.model.set_scene_frame(name, values[:3], values[3])
 
-    def _save(self) -> None:
+    def save(self) -> None:
         """Bring all workers' scenes together and write the checkpoint."""
         record, optimizer = self.record, self.trainer.optimizer
         record.gradient_state = self.combination.state

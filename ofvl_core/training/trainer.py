@@ -2,29 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ofvl_core.device import has_fast_bfloat16
+from ofvl_core.device import trains_in_bfloat16
 from ofvl_core.errors import ConfigError
 from ofvl_core.network import OFVLMS, Prediction
 from ofvl_core.training.augmentation import Batch, BatchSource
 from ofvl_core.training.config import TrainConfig
 from ofvl_core.training.gradients import Combination, Gradients
+from ofvl_core.training.loop import Step
 from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
 from ofvl_core.training.optimisation import distance_warmup, learning_rate, make_optimizer
 from ofvl_core.training.workers import Team
-
-
-class Step(NamedTuple):
-    """What all workers agree on after a step: the scenes' losses (Eq. 4), whether one of them was asked to
-    stop, and the seconds of worker 0's clock."""
-
-    losses: list[float]
-    stop: bool
-    seconds: float
 
 
 class Trainer:
@@ -47,8 +38,7 @@ class Trainer:
         self.config, self.combination, self.team = config, combination, team
         self.optimizer = make_optimizer(model, config)
         self.device = next(model.parameters()).device
-        fast = config.precision == "auto" and has_fast_bfloat16(self.device)
-        self.mixed_precision = fast or config.precision == "bfloat16"
+        self.mixed_precision = trains_in_bfloat16(config.precision, self.device)
         self.shared = [parameter for parameter in model.shared_parameters() if parameter.requires_grad]
         self.scores = [score for score in model.scores() if score.requires_grad]
         self.own = {scene: model.scene_parameters(scenes[scene]) for scene in sources}
