@@ -430,6 +430,43 @@ def test_the_joint_loss_is_the_weighted_sum_of_its_terms():
     assert printed.consistency != losses.consistency
 
 
+def test_scales_compared_at_their_own_size_see_the_smaller_image():
+    """The wall through a camera whose pixels are `factor` times larger, computed beside the code."""
+    batch, disparities, weights = (
+        wall_batch(),
+        wall_disparities(),
+        Weights(smoothness=0, pose=0, consistency=0),
+    )
+    motions = from_target(0), from_target(2)
+    expected = 0.0
+    for scale, disparity in enumerate(disparities):
+        factor = 2**scale
+        pixels = batch.clean[0].numpy()
+        rows, columns = pixels.shape[-2] // factor, pixels.shape[-1] // factor
+        small = pixels.reshape(3, 3, rows, factor, columns, factor).mean(axis=(3, 5))
+        intrinsics = batch.intrinsics.clone() / factor
+        intrinsics[:, :2, 2] = (batch.intrinsics[:, :2, 2] + 0.5) / factor - 0.5
+        intrinsics[:, 2, 2] = 1.0
+        images = tensor(small).float()[:, None]
+        depth = depth_from(disparity)
+        made = [synthesise(images[source], depth, motions[source // 2], intrinsics) for source in (0, 2)]
+        unmoved = least_dissimilarity(images[1], [images[0], images[2]])
+        expected += photometric_loss(images[1], unmoved, made).item() / 4
+    losses = joint_loss(batch, disparities, *motions, weights, full_size=False)
+    assert losses.photometric.item() == pytest.approx(expected, rel=1e-5)
+    assert losses.photometric != joint_loss(batch, disparities, *motions, weights).photometric
+
+
+def test_without_its_mask_every_pixel_counts():
+    target, source, made = (
+        torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
+    unmoved = least_dissimilarity(target, [source])
+    whole = photometric_loss(target, unmoved, [made], masked=False).item()
+    assert whole == pytest.approx(dissimilarity(target, made).mean().item())
+    assert photometric_loss(target, unmoved, [made]).item() < whole
+
+
 @pytest.mark.parametrize("term", ["photometric", "smoothness", "pose", "consistency"])
 def test_what_weighs_nothing_is_not_computed(term):
     """Were a term computed and multiplied by zero, its NaN would be the total's."""

@@ -71,6 +71,19 @@ def test_same_seed_gives_the_same_bytes_for_any_number_of_workers(scene, tmp_pat
     assert contents(again) == contents(scene)
 
 
+def test_a_video_is_the_same_drive_looked_at_more_often(tmp_path):
+    [folder] = simulate(tmp_path, 1, seed=7, frames=3, rate=10.0, train_sequences=1, workers=1, camera=SMALL)
+    stamps = np.loadtxt(folder / "seq-01" / "timestamps.txt")[:, 1]
+    np.testing.assert_allclose(np.diff(stamps), 0.1)
+    [drive] = simulation.plan_drives(simulation.Place(7, 0, 0), 1, 3, 10.0)
+    np.testing.assert_allclose(simulation.frame_times(drive, 3, 10.0), stamps, atol=1e-6)
+    for number, stamp in enumerate(stamps):
+        world_from_camera = read_frame(folder, 1, number)[2]
+        np.testing.assert_allclose(
+            world_from_camera, drive.world_from_base(stamp) @ robot.BASE_FROM_OPTICAL, atol=1e-6
+        )
+
+
 def test_seeds_and_scenes_differ():
     sizes = {room.build(stream(seed, scene, LAYOUT)).length for seed in (0, 1) for scene in (0, 1)}
     assert len(sizes) == 4
@@ -130,6 +143,9 @@ def test_interruption_leaves_nothing(tmp_path):
         ({"test_sequences": 0}, "test sequences is 0"),
         ({"workers": 0}, "workers is 0"),
         ({"seed": -1}, "seed is -1"),
+        ({"rate": 0.0}, "rate is 0 Hz"),
+        ({"rate": 60.0}, "rate is 60 Hz"),
+        ({"rate": float("nan")}, "rate is nan Hz"),
         ({"motion_blur_ms": 50.0}, "blur is 50 ms"),
         ({"motion_blur_ms": float("nan")}, "blur is nan ms"),
     ],

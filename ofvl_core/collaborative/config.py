@@ -18,13 +18,13 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    batch_size: int = Field(8, gt=0, description="triplets in a step")
+    batch_size: int = Field(4, gt=0, description="triplets in a step")
     input_height: int = Field(64, ge=2 * STRIDE, description="pixels; the width follows from the camera")
     weights: Weights = Weights()
 
 
 class PretrainingWeights(Weights):
-    """alpha and beta of the first stage, which knows no poses."""
+    """Those of the first stage, which has no GlobalPoseNet."""
 
     photometric: Weight = 1.0
     pose: Weight = 0.0
@@ -32,7 +32,7 @@ class PretrainingWeights(Weights):
 
 
 class Pretraining(Stage):
-    """The first stage: DepthNet and LocalPoseNet learn from images alone."""
+    """The first stage: DepthNet and LocalPoseNet learn without GlobalPoseNet."""
 
     weights: Weights = PretrainingWeights()
 
@@ -47,7 +47,7 @@ class CollaborativeConfig(Optimisation):
 
     settings_command = "ofvl collab config"
 
-    iterations: int = Field(6000, gt=0, description="optimiser steps of both stages")
+    iterations: int = Field(3000, gt=0, description="optimiser steps of both stages")
     learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False)
     weight_decay: float = Field(1e-4, ge=0, allow_inf_nan=False)
     step_down: float | None = Field(

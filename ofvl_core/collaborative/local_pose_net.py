@@ -7,7 +7,7 @@ from ofvl_core.collaborative.guidance import guided
 from ofvl_core.collaborative.resnet import ResNetEncoder
 from ofvl_core.collaborative.rigid import rigid
 
-OUTPUT_SCALE = 0.01
+OUTPUT_SCALE = 0.2
 """What the network's numbers are multiplied by (SfMLearner): warped images must overlap to be compared."""
 
 

@@ -19,7 +19,7 @@ from ofvl_core.collaborative.depth_net import depth_from
 from ofvl_core.collaborative.global_pose_net import GlobalPose
 from ofvl_core.collaborative.photometric import least_dissimilarity, photometric_loss
 from ofvl_core.collaborative.pose_loss import PoseLoss
-from ofvl_core.collaborative.rigid import rotation_from_log, transform
+from ofvl_core.collaborative.rigid import inverse, log_quaternion, rotation_from_log, transform
 from ofvl_core.collaborative.smoothness import smoothness_loss
 from ofvl_core.collaborative.warping import synthesise
 
@@ -32,7 +32,8 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Weights(BaseModel):
     """alpha, beta, gamma and delta of Eq. 13, by default those of the paper's collaborative stage.
 
-    What weighs nothing is not computed.
+    `motion` is of a term that the paper does not have: the poses of a posed video tell the true motions
+    between its frames, too. What weighs nothing is not computed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,10 +42,11 @@ class Weights(BaseModel):
     smoothness: Weight = 0.05
     pose: Weight = 0.85
     consistency: Weight = 0.1
+    motion: Weight = 0.2
 
 
 class Losses(NamedTuple):
-    """The terms of Eq. 13 before they are weighted, the first two as means over scales, and the weighted sum.
+    """The terms of Eq. 13 and `motion` as they are, the first two as means over scales; the weighted sum.
 
     All are scalars; what was not computed is zero.
     """
@@ -53,6 +55,7 @@ class Losses(NamedTuple):
     smoothness: Tensor
     pose: Tensor
     consistency: Tensor
+    motion: Tensor
     total: Tensor
 
 
@@ -64,6 +67,7 @@ def joint_loss(
     weights: Weights,
     poses: Sequence[GlobalPose] | None = None,
     pose_loss: PoseLoss | None = None,
+    motion_loss: PoseLoss | None = None,
     form: Form = "relative",
     full_size: bool = True,
     masked: bool = True,
@@ -72,12 +76,13 @@ def joint_loss(
 
     `disparities` are the target's, (B, 1, H / 2^s, W / 2^s) in 0..1, finest first. With `full_size` all are
     brought to the image's size before they warp it, as in monodepth2; else the images to theirs. `masked` is
-    whether kappa of Eq. 4 hides what no motion explains better than rest. The motions
-    (B, 4, 4) are source_from_target of Eq. 1 in the depth's units. `poses` are those of the three frames in
-    their order, `form` is that of `consistency_loss`. Where something is None, terms that need it are not
-    computed: in pretraining no poses are known, and relocalization may be trained without depth and motions.
+    whether kappa of Eq. 4 hides what no motion explains better than rest. The motions (B, 4, 4) are
+    source_from_target of Eq. 1 in the depth's units. `poses` are those of the three frames in their order;
+    `pose_loss` and `motion_loss` balance position and rotation of poses and of motions; `form` is that of
+    `consistency_loss`. Where something is None, terms that need it are not computed: in pretraining no poses
+    are estimated, and relocalization may be trained without depth and motions.
     """
-    photometric = smoothness = pose = consistency = batch.clean.new_zeros(())
+    photometric = smoothness = pose = consistency = motion = batch.clean.new_zeros(())
     motions = None
     if previous_from_target is not None and following_from_target is not None:
         motions = previous_from_target.float(), following_from_target.float()
@@ -91,13 +96,16 @@ def joint_loss(
             pose = _pose(batch.world_from_camera, poses, pose_loss)
         if weights.consistency and poses is not None and motions is not None:
             consistency = _consistency(batch.world_from_camera, poses, motions, form)
+        if weights.motion and motions is not None and motion_loss is not None:
+            motion = _motion(batch.world_from_camera, motions, motion_loss)
         total = (
             weights.photometric * photometric
             + weights.smoothness * smoothness
             + weights.pose * pose
             + weights.consistency * consistency
+            + weights.motion * motion
         )
-    return Losses(photometric, smoothness, pose, consistency, total)
+    return Losses(photometric, smoothness, pose, consistency, motion, total)
 
 
 def _photometric(
@@ -141,6 +149,14 @@ def _pose(true: Tensor, poses: Sequence[GlobalPose], pose_loss: PoseLoss) -> Ten
     positions = torch.stack([pose.position for pose in poses], dim=1)
     logs = torch.stack([pose.log_quaternion for pose in poses], dim=1)
     return pose_loss(positions.flatten(0, 1), logs.flatten(0, 1), true.flatten(0, 1))
+
+
+def _motion(true: Tensor, motions: tuple[Tensor, Tensor], motion_loss: PoseLoss) -> Tensor:
+    """Eq. 7 of the motions, mean over both, as MapNet has it of relative poses (Brahmbhatt et al., 2018); so
+    the networks' unit is the metre. `true` world_from_camera (B, 3, 4, 4)."""
+    known = torch.cat([inverse(true[:, source]) @ true[:, 1] for source in (0, 2)])
+    estimated = torch.cat(motions)
+    return motion_loss(estimated[:, :3, 3], log_quaternion(estimated[:, :3, :3]), known)
 
 
 def _consistency(

@@ -28,9 +28,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "pretraining": {
             "batch_size": 12,
             "input_height": 192,
-            "weights": {"photometric": 1.0, "smoothness": 0.05},
+            "weights": {"photometric": 1.0, "smoothness": 0.05, "motion": 0.0},
         },
-        "collaboration": {"batch_size": 4, "input_height": 320, "weights": {}},
+        "collaboration": {"batch_size": 4, "input_height": 320, "weights": {"motion": 0.0}},
     },
 }
 """Settings that differ from the defaults: the paper's, at its two resolutions."""

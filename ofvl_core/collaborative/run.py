@@ -33,7 +33,7 @@ from ofvl_core.training.loop import Step, Surroundings, TrainingLoop
 from ofvl_core.training.optimisation import optimizer_tensors, restore_optimizer
 
 BALANCE = "balance."
-"""What the balance of Eq. 7 is called beside the optimiser's state: it is of no use but to resume."""
+"""What the balances of Eq. 7 are called beside the optimiser's state: they are of no use but to resume."""
 
 
 def train(
@@ -162,7 +162,7 @@ class _Run(TrainingLoop):
         if manifest.optimizer:
             tensors = read_tensors(out / manifest.optimizer)
             balance = {name: tensors.pop(BALANCE + name) for name in self._balance()}
-            self.trainer.learner.pose_loss.load_state_dict(balance)
+            self.trainer.learner.load_state_dict(balance, strict=False)
             restore_optimizer(self.trainer.learner, self.trainer.optimizer, tensors)
 
     def step(self, iteration: int, progress: float, stop: bool, seconds: float) -> Step:
@@ -179,7 +179,8 @@ class _Run(TrainingLoop):
         save_folder(self.out, self.manifest, self.model.state_dict(), optimizer)
 
     def _balance(self) -> dict[str, torch.Tensor]:
-        return self.trainer.learner.pose_loss.state_dict()
+        state = self.trainer.learner.state_dict()
+        return {name: value for name, value in state.items() if not name.startswith("model.")}
 
 
 def _require_same(

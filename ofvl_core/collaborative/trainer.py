@@ -19,12 +19,13 @@ from ofvl_core.training.optimisation import learning_rate, make_optimizer
 
 
 class Learner(nn.Module):
-    """All that is learned: the networks, and the balance of Eq. 7."""
+    """All that is learned: the networks, and the balances of Eq. 7."""
 
     def __init__(self, model: CollaborativeModel):
         super().__init__()
         self.model = model
         self.pose_loss = PoseLoss()
+        self.motion_loss = PoseLoss()
 
 
 class Trainer:
@@ -40,7 +41,7 @@ class Trainer:
         """`videos` has for every scene of the model its video at the input size of each stage."""
         self.config, self.device = config, device
         self.learner = Learner(model)
-        self.learner.pose_loss.to(device)
+        self.learner.to(device)
         self.optimizer = make_optimizer(self.learner, config)
         self.mixed_precision = trains_in_bfloat16(config.precision, device)
         self.sources = [
@@ -99,7 +100,7 @@ class Trainer:
         previous, target, following = frames.chunk(3)
         disparities = previous_from_target = following_from_target = poses = attention = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            if weights.photometric or weights.consistency:
+            if weights.photometric or weights.consistency or weights.motion:
                 guides = relocalizes and model.global_attention is not None
                 sight = model.see(frames if guides else target)
                 local, attention = sight.local_attention, sight.global_attention
@@ -128,6 +129,7 @@ class Trainer:
             weights,
             poses,
             self.learner.pose_loss,
+            self.learner.motion_loss,
             self.config.consistency,
             self.config.warp_at_full_size,
             progress >= self.config.masked_from,

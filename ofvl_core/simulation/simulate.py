@@ -25,7 +25,8 @@ Array = NDArray[np.float64]
 FRAME_RATE = 3.0
 LEAD = 0.5  # seconds of odometry before the first frame and after the last
 BLUR_SAMPLES = 9  # instants averaged while the shutter is open
-MAX_SHUTTER_MS = 33.0  # the camera behind the frames runs at 30 Hz
+CAMERA_RATE = 30.0  # Hz, of the camera behind the frames
+MAX_SHUTTER_MS = 33.0  # its shutter is open no longer than a frame lasts
 CHUNK = 10  # frames a worker renders in one go
 
 
@@ -48,6 +49,7 @@ def simulate(
     train_sequences: int = 2,
     test_sequences: int = 1,
     frames: int = 120,
+    rate: float = FRAME_RATE,
     motion_blur_ms: float = 0.0,
     twins: int = 0,
     workers: int | None = None,
@@ -56,14 +58,14 @@ def simulate(
 ) -> list[Path]:
     """Write `scenes` scenes in the 7-Scenes layout and return their folders, out/room_1 and on.
 
-    Each sequence has `frames` frames at FRAME_RATE; `motion_blur_ms` is how long the shutter is open. The
+    Each sequence has `frames` frames, `rate` a second; `motion_blur_ms` is how long the shutter is open. The
     last `twins` rooms are the first ones again, with other pictures and other free-standing furniture.
     `progress` is told (frames done, all frames). A seed gives the same files on the same machine whatever
     the number of worker processes (all cores without `workers`), and scene n, unless it is a twin, the same
     for any `scenes`. Nothing appears in `out` before everything is complete. Raises ConfigError for numbers
     that make no sense and DataError where a scene's folder already holds something.
     """
-    _check(scenes, seed, train_sequences, test_sequences, frames, motion_blur_ms, twins, workers)
+    _check(scenes, seed, train_sequences, test_sequences, frames, rate, motion_blur_ms, twins, workers)
     targets = [Path(out) / f"room_{number + 1}" for number in range(scenes)]
     for target in targets:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -76,7 +78,8 @@ def simulate(
     with tempfile.TemporaryDirectory(dir=out, prefix=".simulating-") as partial, worker_pool(workers) as pool:
         folders = [Path(partial) / target.name for target in targets]
         plans = [
-            pool.submit(plan_drives, place, train_sequences + test_sequences, frames) for place in places
+            pool.submit(plan_drives, place, train_sequences + test_sequences, frames, rate)
+            for place in places
         ]
         renderings = []
         for place, folder, plan in zip(places, folders, plans, strict=True):
@@ -85,8 +88,11 @@ def simulate(
             for sequence, motion in enumerate(plan.result()):
                 at = writer.sequence_folder(folder, sequence + 1)
                 at.mkdir()
-                _write_tables(at, motion, frames, stream(seed, place.scene, ODOMETRY, sequence))
-                for exposures in _chunks(motion, frames, motion_blur_ms / 1000):
+                times = frame_times(motion, frames, rate)
+                writer.write_timestamps(at, times)
+                rng = stream(seed, place.scene, ODOMETRY, sequence)
+                writer.write_odometry(at, motion.times, motion.odometry(rng))
+                for exposures in _chunks(motion, times, motion_blur_ms / 1000):
                     recording = Recording(place, sequence, at, camera, exposures)
                     renderings.append(pool.submit(render, recording))
         total, done = scenes * (train_sequences + test_sequences) * frames, 0
@@ -99,9 +105,9 @@ def simulate(
     return targets
 
 
-def plan_drives(place: Place, sequences: int, frames: int) -> list[Motion]:
-    """The drives of a scene, long enough for their frames."""
-    return drives(place, sequences, (frames - 1) / FRAME_RATE + 2 * LEAD)
+def plan_drives(place: Place, sequences: int, frames: int, rate: float = FRAME_RATE) -> list[Motion]:
+    """The drives of a scene, long enough for their frames, `rate` a second."""
+    return drives(place, sequences, (frames - 1) / rate + 2 * LEAD)
 
 
 def render(recording: Recording) -> int:
@@ -116,26 +122,20 @@ def render(recording: Recording) -> int:
     return len(recording.exposures)
 
 
-def frame_times(motion: Motion, frames: int) -> list[float]:
+def frame_times(motion: Motion, frames: int, rate: float = FRAME_RATE) -> list[float]:
     """When the frames of a drive are taken, seconds."""
-    return [motion.start + LEAD + frame / FRAME_RATE for frame in range(frames)]
+    return [motion.start + LEAD + frame / rate for frame in range(frames)]
 
 
-def _chunks(motion: Motion, frames: int, shutter: float) -> Iterator[dict[int, list[Array]]]:
+def _chunks(motion: Motion, times: list[float], shutter: float) -> Iterator[dict[int, list[Array]]]:
     """Camera poses during the exposure of every frame, CHUNK frames at a time."""
     samples = BLUR_SAMPLES if shutter > 0 else 1
     offsets = shutter * ((np.arange(samples) + 0.5) / samples - 0.5)
-    times = frame_times(motion, frames)
-    for first in range(0, frames, CHUNK):
+    for first in range(0, len(times), CHUNK):
         yield {
             frame: [motion.world_from_base(times[frame] + offset) @ BASE_FROM_OPTICAL for offset in offsets]
-            for frame in range(first, min(first + CHUNK, frames))
+            for frame in range(first, min(first + CHUNK, len(times)))
         }
-
-
-def _write_tables(sequence: Path, motion: Motion, frames: int, rng: np.random.Generator) -> None:
-    writer.write_timestamps(sequence, frame_times(motion, frames))
-    writer.write_odometry(sequence, motion.times, motion.odometry(rng))
 
 
 def _check(
@@ -144,6 +144,7 @@ def _check(
     train: int,
     test: int,
     frames: int,
+    rate: float,
     motion_blur_ms: float,
     twins: int,
     workers: int | None,
@@ -157,5 +158,7 @@ def _check(
         raise ConfigError(f"{twins} of {scenes} rooms cannot be twins of others: give at most half of them")
     if seed < 0:
         raise ConfigError(f"the seed is {seed}: give 0 or a positive number")
+    if not 0 < rate <= CAMERA_RATE:
+        raise ConfigError(f"the rate is {rate:g} Hz: give more than 0 and at most {CAMERA_RATE:g} Hz")
     if not 0 <= motion_blur_ms <= MAX_SHUTTER_MS:
         raise ConfigError(f"the motion blur is {motion_blur_ms:g} ms: give 0 to {MAX_SHUTTER_MS:g} ms")

@@ -137,13 +137,7 @@ def make_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     """Settings of a `kind`, as `make_config` makes them of its own."""
     merged: dict[str, Any] = {}
     for layer in layers:
-        for key, value in layer.items():
-            before = merged.get(key)
-            if isinstance(before, str):
-                before = {"name": before}
-            if isinstance(value, dict) and isinstance(before, dict) and "name" not in value:
-                value = {**before, **value}
-            merged[key] = value
+        merged = _layered(merged, layer)
     try:
         return kind.model_validate(merged)
     except ValidationError as error:
@@ -151,6 +145,15 @@ def make_settings(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
         key = ".".join(str(part) for part in wrong["loc"])
         cause = wrong["msg"].removeprefix("Value error, ").lower()
         raise ConfigError(f"setting '{key}': {cause}; '{kind.settings_command}' lists all settings") from None
+
+
+def _layered(before: Any, value: Any) -> Any:
+    """`value` over what was there `before`: mappings change key by key, unless they name another whole."""
+    if isinstance(before, str):
+        before = {"name": before}
+    if not (isinstance(value, Mapping) and isinstance(before, Mapping)) or "name" in value:
+        return value
+    return {**before, **{key: _layered(before.get(key), entry) for key, entry in value.items()}}
 
 
 def read_settings(path: Path) -> dict[str, Any]:
