@@ -45,15 +45,8 @@ OVERRIDES = {
 }
 """Arguments that stand in for a parameter of params_file."""
 
-WITH_VISUAL_ODOMETRY = {
-    "tf_mode": "map_to_odom",  # whichever of the two nodes is ready first
-    "transform_timeout": 0.5,  # the image's odometry has to be computed first
-    "drift_per_metre": 0.15,
-    "turn_drift_per_metre": 0.05,
-    "turn_drift_per_radian": 0.1,
-}
-"""What the localizer takes odometry for when it is visual, whose scale has yet to be found; a params_file of
-the user's, and arguments, have the last word."""
+WITH_VISUAL_ODOMETRY = str(SHARE / "config" / "with_visual_odometry.yaml")
+"""What it changes for the localizer; a params_file of the user's, and arguments, have the last word."""
 
 SHARED = ("scene", "base_frame", "image_transport", "use_sim_time")
 """Those of OVERRIDES that visual odometry takes as well."""
@@ -72,8 +65,8 @@ ARGUMENTS = {
 """Default and description."""
 
 
-def localizer_parameters(params_file: str, visual_odometry: str) -> list[str | dict[str, str | float]]:
-    """The localizer's parameters before arguments, the last of which count."""
+def localizer_parameters(params_file: str, visual_odometry: str) -> list[str]:
+    """The localizer's parameter files, the last of which counts."""
     if not visual_odometry:
         return [params_file]
     if params_file == DEFAULTS:

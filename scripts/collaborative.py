@@ -2,8 +2,8 @@
 
     python scripts/collaborative.py [--only NAME ...] [--jobs 2]
 
-Variants are the paper's ladder (without GAGM; GAGM without GlobalPoseNet; full) and GlobalPoseNet trained
-apart, the last two with three seeds. Runs that are finished are not run again, and stopped ones continue:
+Variants are the paper's ladder (without GAGM; GAGM without GlobalPoseNet; full), GlobalPoseNet trained
+apart, and the paper's loss without the motions' own. On KITTI full and apart have three seeds. Runs that are finished are not run again, and stopped ones continue:
 remove out/collaborative to start over. OFVL_DATA names the folder that holds kitti/ and scenes/ (default
 ../shared/data); docs/datasets.md says where the recordings come from.
 """
@@ -58,7 +58,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "collaboration.weights.photometric": 0,
         "collaboration.weights.smoothness": 0,
         "collaboration.weights.consistency": 0,
+        "collaboration.weights.motion": 0,
     },
+    "papers_loss": {"pretraining.weights.motion": 0, "collaboration.weights.motion": 0},
 }
 """By what each changes of the default settings."""
 
@@ -102,17 +104,13 @@ class Run(NamedTuple):
 def runs() -> list[Run]:
     """All of them, what is needed most first."""
     seeds = range(SEEDS)
+    indoors = [scene for scene in SCENES if scene != "kitti"]
+    rungs = ("without_gagm", "without_globalposenet")
     return [
         *(Run("kitti", variant, seed) for seed in seeds for variant in ("full", "apart")),
-        *(Run("kitti", variant, 0) for variant in ("without_gagm", "without_globalposenet")),
-        *(Run(scene, "full", 0) for scene in SCENES if scene != "kitti"),
-        *(Run("redkitchen", variant, 0) for variant in ("without_gagm", "without_globalposenet")),
-        *(
-            Run("redkitchen", variant, seed)
-            for seed in seeds
-            for variant in ("full", "apart")
-            if seed or variant == "apart"
-        ),
+        *(Run("kitti", variant, 0) for variant in (*rungs, "papers_loss")),
+        *(Run(scene, variant, 0) for scene in indoors for variant in ("full", "apart")),
+        *(Run("redkitchen", variant, 0) for variant in rungs),
     ]
 
 

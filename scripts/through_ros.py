@@ -1,4 +1,4 @@
-"""Plays a scene's bag through the running localizer node over DDS and scores the poses that come back."""
+"""Nodes over DDS: starts them, plays bags to them, and scores the poses that the localizer sends back."""
 
 import os
 import random
@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import rclpy
@@ -32,13 +32,19 @@ from ofvl_core.datasets import Frame, load_scene
 from ofvl_core.datasets.robot import load_robot
 from ofvl_core.evaluation import Result, SceneEvaluation, training_poses
 from ofvl_core.geometry import Array, invert
+from ofvl_core.recording.messages import stamp_ns
 from ofvl_ros.messages import pose_matrix
 
 ROOT = Path(__file__).resolve().parents[1]
+START = 60.0
+"""Seconds in which nodes have to start."""
+
 LAST_POSE = 2.0
 """Seconds after the bag's end in which a pose may still arrive."""
 
 console = Console()
+
+Entered = TypeVar("Entered", bound="Nodes")
 
 
 def environment() -> dict[str, str]:
@@ -60,38 +66,22 @@ class _Heard(NamedTuple):
     covariance: Array | None
 
 
-class RunningLocalizer:
-    """The localizer node as a process, and a node here that listens to it.
+class Nodes:
+    """Nodes as processes in a DDS domain of their own, and a `node` here that hears them from `with` on."""
 
-    Latency is the time from an image's arrival here to its pose's, both over DDS.
-    """
-
-    def __init__(self, checkpoint: Path, base_frame: str, log: Path):
+    def __init__(self, name: str, log: Path):
         os.environ.update(environment())
-        self._log_path = log
-        self._log = open(log, "w")  # noqa: SIM115 closed in __exit__
-        parameters = {"checkpoint": checkpoint, "base_frame": base_frame, "use_sim_time": "true"}
-        remappings = {"image": realsense.COLOR_IMAGE, "camera_info": realsense.COLOR_INFO}
-        self._process = self._start("localizer_node", parameters, remappings)
+        self.log = log
+        self._file = open(log, "w")  # noqa: SIM115 closed in __exit__
+        self._processes: list[subprocess.Popen[bytes]] = []
         rclpy.init()
-        self._node = Node("score")
-        self._images: dict[int, float] = {}
-        self._single: dict[int, _Heard] = {}
-        self._fused: dict[int, _Heard] = {}
-        self._node.create_subscription(
-            Image, realsense.COLOR_IMAGE, self._on_image, qos_profile_sensor_data, raw=True
-        )
-        self._node.create_subscription(PoseStamped, "pose", self._on_fused, 100)
-        self._node.create_subscription(
-            PoseWithCovarianceStamped, "pose_with_covariance", self._on_single, 100
-        )
-        self._set_parameters = self._node.create_client(SetParameters, "localizer/set_parameters")
+        self.node = Node(name)
         self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
+        self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
 
-    def __enter__(self) -> "RunningLocalizer":
+    def __enter__(self: Entered) -> Entered:
+        self._thread.start()
         return self
 
     def __exit__(
@@ -99,26 +89,87 @@ class RunningLocalizer:
     ) -> None:
         self._executor.shutdown()
         self._thread.join()
-        self._node.destroy_node()
+        self.node.destroy_node()
         rclpy.try_shutdown()
-        self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-        self._log.close()
+        for process in self._processes:
+            process.send_signal(signal.SIGINT)
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._file.close()
+
+    def start(
+        self,
+        module: str,
+        parameters: dict[str, object],
+        remappings: dict[str, str],
+        params_file: Path | None = None,
+    ) -> "subprocess.Popen[bytes]":
+        """Start a node of ofvl_ros; what `parameters` say counts more than the file."""
+        arguments = [] if params_file is None else ["--params-file", str(params_file)]
+        for name, value in parameters.items():
+            arguments += ["-p", f"{name}:={_quoted(value)}"]
+        for name, topic in remappings.items():
+            arguments += ["-r", f"{name}:={topic}"]
+        command = [sys.executable, "-m", f"ofvl_ros.{module}", "--ros-args", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=self._file, stderr=subprocess.STDOUT)
+        self._processes.append(process)
+        return process
+
+    def await_start(self, is_there: Callable[[], bool]) -> None:
+        """Wait until nodes are there, by what they offer. Exits when one has ended or START is over."""
+        deadline = time.monotonic() + START
+        while not is_there():
+            if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
+                raise SystemExit(f"a node did not start; the log is {self.log}")
+            time.sleep(0.2)
+
+    def play(self, bag: Path, rate: float = 1.0, remappings: dict[str, str] | None = None) -> None:
+        """Play a bag to its end and wait for what comes of its last image."""
+        parameters = {"bag": bag, "rate": rate, "wait_for_subscriber": realsense.COLOR_IMAGE}
+        with console.status(f"playing {bag.name}"):
+            player = self.start("bag_player", parameters, remappings or {})
+            if player.wait() != 0:
+                raise SystemExit(f"the bag was not played to its end; see {self.log}")
+            self._processes.remove(player)
+            time.sleep(LAST_POSE)
+
+    def _spin(self) -> None:
+        with suppress(ExternalShutdownException):
+            self._executor.spin()
+
+
+class RunningLocalizer(Nodes):
+    """The localizer node, and a node here that listens to it.
+
+    Latency is the time from an image's arrival here to its pose's, both over DDS.
+    """
+
+    def __init__(self, checkpoint: Path, base_frame: str, log: Path):
+        super().__init__("score", log)
+        parameters = {"checkpoint": checkpoint, "base_frame": base_frame, "use_sim_time": "true"}
+        remappings = {"image": realsense.COLOR_IMAGE, "camera_info": realsense.COLOR_INFO}
+        self.start("localizer_node", parameters, remappings)
+        self._images: dict[int, float] = {}
+        self._single: dict[int, _Heard] = {}
+        self._fused: dict[int, _Heard] = {}
+        self.node.create_subscription(
+            Image, realsense.COLOR_IMAGE, self._on_image, qos_profile_sensor_data, raw=True
+        )
+        self.node.create_subscription(PoseStamped, "pose", self._on_fused, 100)
+        self.node.create_subscription(PoseWithCovarianceStamped, "pose_with_covariance", self._on_single, 100)
+        self._set_parameters = self.node.create_client(SetParameters, "localizer/set_parameters")
 
     def select_scene(self, scene: str) -> None:
         """Switch the running node to a scene by its parameter."""
-        deadline = time.monotonic() + 60
-        while not self._set_parameters.wait_for_service(0.2):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the localizer did not start; its log is {self._log_path}")
+        self.await_start(self._set_parameters.service_is_ready)
         value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=scene)
         request = SetParameters.Request(parameters=[Parameter(name="scene", value=value)])
         answer = self._set_parameters.call(request, timeout_sec=30)
         if answer is None or not answer.results[0].successful:
-            raise SystemExit(f"the localizer refused scene {scene}; its log is {self._log_path}")
+            raise SystemExit(f"the localizer refused scene {scene}; its log is {self.log}")
 
     def score(
         self, bag: Path, scene_root: Path, rate: float = 1.0, split: str = "test"
@@ -133,11 +184,7 @@ class RunningLocalizer:
         self._images.clear()
         self._single.clear()
         self._fused.clear()
-        parameters = {"bag": bag, "rate": rate, "wait_for_subscriber": realsense.COLOR_IMAGE}
-        with console.status(f"playing {bag.name}"):
-            if self._start("bag_player", parameters, {}).wait() != 0:
-                raise SystemExit(f"the bag was not played to its end; see {self._log_path}")
-            time.sleep(LAST_POSE)
+        self.play(bag, rate)
         frames, training = scene.frames(split), training_poses(scene) @ optical_from_base
         single, fused = (
             SceneEvaluation(scene.name, self._results(frames, heard, optical_from_base), training)
@@ -163,36 +210,17 @@ class RunningLocalizer:
             )
         return results
 
-    def _start(
-        self, module: str, parameters: dict[str, object], remappings: dict[str, str]
-    ) -> "subprocess.Popen[bytes]":
-        arguments = [
-            word for name, value in parameters.items() for word in ("-p", f"{name}:={_quoted(value)}")
-        ]
-        arguments += [word for name, topic in remappings.items() for word in ("-r", f"{name}:={topic}")]
-        command = [sys.executable, "-m", f"ofvl_ros.{module}", "--ros-args", *arguments]
-        return subprocess.Popen(command, cwd=ROOT, stdout=self._log, stderr=subprocess.STDOUT)
-
     def _on_image(self, serialized: bytes) -> None:
         seconds, nanoseconds = struct.unpack_from("<iI", serialized, 4)  # the stamp begins every Image
         self._images[seconds * 1_000_000_000 + nanoseconds] = time.monotonic()
 
     def _on_fused(self, message: PoseStamped) -> None:
-        self._fused[_nanoseconds(message)] = _Heard(time.monotonic(), pose_matrix(message.pose), None)
+        self._fused[stamp_ns(message)] = _Heard(time.monotonic(), pose_matrix(message.pose), None)
 
     def _on_single(self, message: PoseWithCovarianceStamped) -> None:
         covariance = np.array(message.pose.covariance).reshape(6, 6)
         heard = _Heard(time.monotonic(), pose_matrix(message.pose.pose), covariance)
-        self._single[_nanoseconds(message)] = heard
-
-    def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            self._executor.spin()
-
-
-def _nanoseconds(message: PoseStamped | PoseWithCovarianceStamped) -> int:
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+        self._single[stamp_ns(message)] = heard
 
 
 def _quoted(value: object) -> str:
@@ -200,12 +228,14 @@ def _quoted(value: object) -> str:
     return f"'{value}'" if isinstance(value, Path) else str(value)
 
 
-def ofvl(*arguments: object) -> None:
-    """Run an `ofvl` command, showing it as a user would type it."""
+def ofvl(*arguments: object, log: Path | None = None, threads: int | None = None) -> None:
+    """Run an `ofvl` command, showing it as a user would type it; what it says goes to the log, if given."""
     words = [str(argument) for argument in arguments]
     shown = " ".join(f"'{word}'" if " " in word else word for word in words)
     console.print(f"[bold]$ ofvl {shown}[/]", highlight=False, soft_wrap=True)
     command = [sys.executable, "-c", "from ofvl_core.cli import main; main()", *words]
-    status = subprocess.run(command, cwd=ROOT).returncode
+    variables = os.environ | ({} if threads is None else {"OMP_NUM_THREADS": str(threads)})
+    with nullcontext() if log is None else open(log, "a") as said:
+        status = subprocess.run(command, cwd=ROOT, env=variables, stdout=said, stderr=said).returncode
     if status != 0:
-        raise SystemExit(status)
+        raise SystemExit(status if log is None else f"ofvl {words[0]} did not succeed; its log is {log}")

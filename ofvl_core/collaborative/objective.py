@@ -42,7 +42,7 @@ class Weights(BaseModel):
     smoothness: Weight = 0.05
     pose: Weight = 0.85
     consistency: Weight = 0.1
-    motion: Weight = 0.2
+    motion: Weight = 0.5
 
 
 class Losses(NamedTuple):
