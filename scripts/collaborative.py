@@ -3,22 +3,23 @@
     python scripts/collaborative.py [--only NAME ...] [--jobs 2]
 
 Variants are the paper's ladder (without GAGM; GAGM without GlobalPoseNet; full), GlobalPoseNet trained
-apart, and the paper's loss without the motions' own. On KITTI full and apart have three seeds. Runs that are finished are not run again, and stopped ones continue:
-remove out/collaborative to start over. OFVL_DATA names the folder that holds kitti/ and scenes/ (default
-../shared/data); docs/datasets.md says where the recordings come from.
+apart, and the paper's loss without that of the motions. On KITTI, full and apart have three seeds. Runs that
+are finished are not run again, and stopped ones continue: remove out/collaborative to start over. OFVL_DATA
+names the folder that holds kitti/ and scenes/ (default ../shared/data); docs/datasets.md says where the
+recordings come from.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from markdown_tables import markdown_table
 from rich.console import Console
 
 from ofvl_core.collaborative.checkpoint import load_manifest
@@ -161,15 +162,6 @@ def ladder(done: dict[Run, Evaluation]) -> list[str]:
     return lines
 
 
-def markdown(
-    make: Callable[[Sequence[dict[str, Any]]], tuple[list[str], list[list[str]]]],
-    summaries: Sequence[dict[str, Any]],
-) -> list[str]:
-    """One of the report's tables for the documentation."""
-    headings, rows = make(summaries)
-    return ["| " + " | ".join(line) + " |" for line in (headings, ["---"] * len(headings), *rows)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -191,7 +183,7 @@ def main() -> None:
     tables = [
         line
         for title, make in TABLES.items()
-        for line in ("", f"**{title}**", "", *markdown(make, summaries))
+        for line in ("", f"**{title}**", "", markdown_table(*make(summaries)).rstrip())
     ]
     minutes = [load_manifest(OUT / run.name).training.seconds / 60 for run in wanted]
     trained = f"{min(minutes):.1f} to {max(minutes):.1f} minutes each"

@@ -401,7 +401,8 @@ def test_the_joint_loss_is_the_weighted_sum_of_its_terms():
     for motion in halved:
         motion[:, :3, 3] *= 0.5  # the odometry's unit is two metres
     weights = Weights()
-    losses = joint_loss(batch, disparities, *halved, weights, poses, pose_loss)
+    motion_loss = PoseLoss()
+    losses = joint_loss(batch, disparities, *halved, weights, poses, pose_loss, motion_loss)
     previous, target, following = batch.clean.unbind(dim=1)
     unmoved = least_dissimilarity(target, [previous, following])
     photometric, smoothness = 0.0, 0.0
@@ -424,9 +425,12 @@ def test_the_joint_loss_is_the_weighted_sum_of_its_terms():
     assert losses.smoothness.item() == pytest.approx(smoothness, rel=1e-5)
     assert losses.pose.item() == pytest.approx(pose, rel=1e-5)
     assert losses.consistency.item() == pytest.approx(consistency, abs=0.02)  # one scale for turning motions
+    lengths = [np.abs(invert(FRAMES[source]) @ FRAMES[1])[:3, 3].sum() for source in (0, 2)]
+    assert losses.motion.item() == pytest.approx(np.mean(lengths) / 2 - 3, rel=1e-5)  # too short by half
     expected = 0.5 * photometric + 0.05 * smoothness + 0.85 * pose + 0.1 * losses.consistency.item()
+    expected += 0.5 * losses.motion.item()
     assert losses.total.item() == pytest.approx(expected, rel=1e-5)
-    printed = joint_loss(batch, disparities, *halved, weights, poses, pose_loss, "printed")
+    printed = joint_loss(batch, disparities, *halved, weights, poses, pose_loss, form="printed")
     assert printed.consistency != losses.consistency
 
 
@@ -467,18 +471,18 @@ def test_without_its_mask_every_pixel_counts():
     assert photometric_loss(target, unmoved, [made]).item() < whole
 
 
-@pytest.mark.parametrize("term", ["photometric", "smoothness", "pose", "consistency"])
+@pytest.mark.parametrize("term", list(Weights.model_fields))
 def test_what_weighs_nothing_is_not_computed(term):
     """Were a term computed and multiplied by zero, its NaN would be the total's."""
     only = dict.fromkeys(Weights.model_fields, 0.0) | {term: 1.0}
     nothing = torch.full((1, 1, 32, 64), torch.nan)
     disparities = wall_disparities() if term in ("photometric", "smoothness") else [nothing]
     motions = [torch.full((1, 4, 4), torch.nan)] * 2
-    if term in ("photometric", "consistency"):
+    if term in ("photometric", "consistency", "motion"):
         motions = [from_target(0), from_target(2)]
     nowhere = GlobalPose(torch.full((1, 3), torch.nan), torch.full((1, 3), torch.nan))
     poses = some_poses() if term in ("pose", "consistency") else [nowhere] * 3
-    losses = joint_loss(wall_batch(), disparities, *motions, Weights(**only), poses, PoseLoss())
+    losses = joint_loss(wall_batch(), disparities, *motions, Weights(**only), poses, PoseLoss(), PoseLoss())
     assert losses.total == getattr(losses, term) != 0
     assert sum(loss != 0 for loss in losses) == 2
 
@@ -529,3 +533,9 @@ def test_weights_are_the_papers_and_not_negative():
     with pytest.raises(ValueError, match="greater than or equal to 0"):
         Weights(pose=-1.0)
     assert Losses._fields == (*Weights.model_fields, "total")
+
+
+def test_a_motion_that_is_no_number_does_not_end_the_process():
+    source, depth = torch.rand(1, 3, 32, 64), torch.ones(1, 1, 32, 64, requires_grad=True)
+    nowhere = torch.full((1, 4, 4), torch.nan)
+    synthesise(source, depth, nowhere, torch.eye(3)[None]).sum().backward()

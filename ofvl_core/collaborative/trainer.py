@@ -15,7 +15,7 @@ from ofvl_core.collaborative.rigid import inverse
 from ofvl_core.collaborative.video import Video, VideoSource
 from ofvl_core.device import trains_in_bfloat16
 from ofvl_core.errors import ConfigError
-from ofvl_core.training.optimisation import learning_rate, make_optimizer
+from ofvl_core.training.optimisation import NOT_FINITE, learning_rate, make_optimizer
 
 
 class Learner(nn.Module):
@@ -73,9 +73,7 @@ class Trainer:
         gradients = [p.grad for p in self.learner.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not math.isfinite(losses.total.item() + norm.item()):
-            raise ConfigError(
-                "losses or gradients have become infinite; train again with a lower learning rate"
-            )
+            raise ConfigError(NOT_FINITE)
         if self.config.gradient_clip is not None:
             torch._foreach_mul_(gradients, (self.config.gradient_clip / (norm + 1e-6)).clamp(max=1.0))
         self.optimizer.step()
@@ -113,6 +111,8 @@ class Trainer:
                     torch.cat([target, following]),
                     None if local is None else torch.cat([local, local]),
                 )
+                if not torch.isfinite(ahead).all():
+                    raise ConfigError(NOT_FINITE)
                 target_from_previous, following_from_target = ahead.chunk(2)
                 previous_from_target = inverse(target_from_previous)
             if relocalizes:

@@ -25,6 +25,7 @@ def synthesise(source: Tensor, depth: Tensor, source_from_target: Tensor, intrin
     directions = homography @ _pixels(width, height, depth.dtype, depth.device)
     points = directions * depth.flatten(2) + translation
     places = points[:, :2] / points[:, 2:].clamp(min=NEAREST)
+    places = torch.nan_to_num(places, nan=2.0)  # torch would read outside of its memory
     grid = places.unflatten(2, (height, width)).permute(0, 2, 3, 1)
     return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -9,6 +9,8 @@ from torch.optim import AdamW
 from ofvl_core.errors import CheckpointError
 from ofvl_core.training.config import Optimisation, TrainConfig
 
+NOT_FINITE = "losses or gradients have become infinite; train again with a lower learning rate"
+
 
 def make_optimizer(model: nn.Module, config: Optimisation) -> AdamW:
     """AdamW that decays convolution weights only: not biases, normalisation or scores."""

@@ -14,7 +14,7 @@ from ofvl_core.training.config import TrainConfig
 from ofvl_core.training.gradients import Combination, Gradients
 from ofvl_core.training.loop import Step
 from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
-from ofvl_core.training.optimisation import distance_warmup, learning_rate, make_optimizer
+from ofvl_core.training.optimisation import NOT_FINITE, distance_warmup, learning_rate, make_optimizer
 from ofvl_core.training.workers import Team
 
 
@@ -163,9 +163,7 @@ class Trainer:
         message[count] = norm
         *values, size, asked_to_stop, clock = message.tolist()
         if not math.isfinite(sum(values) + size):
-            raise ConfigError(
-                "losses or gradients have become infinite; train again with a lower learning rate"
-            )
+            raise ConfigError(NOT_FINITE)
         return Step(values, asked_to_stop > 0, clock)
 
 
