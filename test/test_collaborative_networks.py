@@ -14,7 +14,7 @@ from ofvl_core.collaborative.architecture import ARCHITECTURES, STRIDE, Architec
 from ofvl_core.collaborative.depth_net import SCALES, DepthNet, decoder_channels, depth_from
 from ofvl_core.collaborative.global_pose_net import GlobalPoseNet
 from ofvl_core.collaborative.guidance import AttentionMap, Guidance, guided
-from ofvl_core.collaborative.local_pose_net import LocalPoseNet
+from ofvl_core.collaborative.local_pose_net import OUTPUT_SCALE, LocalPoseNet
 from ofvl_core.collaborative.model import CollaborativeModel
 from ofvl_core.collaborative.resnet import ResNetEncoder, load_imagenet
 from ofvl_core.errors import CheckpointError
@@ -327,15 +327,15 @@ def test_motion_is_rigid_and_small_at_the_start():
         identity = torch.eye(3).expand(2, 3, 3)
         torch.testing.assert_close(rotation @ rotation.mT, identity, atol=1e-5, rtol=0)
         torch.testing.assert_close(motion[:, 3], torch.tensor([[0.0, 0.0, 0.0, 1.0]] * 2))
-        assert (rotation - identity).abs().max() < 0.02
-        assert 0 < motion[:, :3, 3].abs().max() < 0.02
+        assert (rotation - identity).abs().max() < 0.05  # 3 degrees
+        assert 0 < motion[:, :3, 3].abs().max() < 0.05
 
 
 def test_motion_is_the_mean_over_cells_rotation_first():
     net = LocalPoseNet(ONE_EACH, 16).eval()
     nn.init.zeros_(net.motion.weight)
     with torch.no_grad():
-        net.motion.bias.copy_(torch.tensor([0.0, 0.0, 100 * math.pi / 2, 100.0, 200.0, 300.0]))
+        net.motion.bias.copy_(torch.tensor([0.0, 0.0, math.pi / 2, 1.0, 2.0, 3.0]) / OUTPUT_SCALE)
         motion = net(images(), images())[0]
     expected = torch.tensor([[0.0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]])
     torch.testing.assert_close(motion, expected, atol=1e-5, rtol=1e-5)

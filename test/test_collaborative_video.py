@@ -116,7 +116,7 @@ def test_a_short_video_holds_nothing_out_and_says_so(caplog):
     scene = held_out(scene_of(frames_of(range(99))))
     assert len(scene.frames("train")) == 99
     assert "no sequence has 100 frames" in caplog.text
-    with pytest.raises(DataError, match="the odometry split is empty"):
+    with pytest.raises(DataError, match="no frames are held out for odometry"):
         scene.frames(ODOMETRY)
 
 
