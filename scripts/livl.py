@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from evo.core import metrics, sync
 from evo.core.trajectory import PoseTrajectory3D
+from markdown_tables import markdown_table
 from record_through_ros import RunningRecorder, lost
 from through_ros import ROOT, RunningLocalizer, console, ofvl
 
@@ -117,11 +118,6 @@ def built_errors(root: Path, out: Path) -> dict[str, float]:
     }
 
 
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
-
-
 def mean(rows: list[dict[str, float]], key: str) -> float:
     """Root mean square of errors, mean of everything else."""
     values = np.array([row[key] for row in rows])
@@ -154,7 +150,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"{results['bags']} drives of {results['seconds']:.0f} s, {results['lost_messages']} messages lost "
         "in recording. RMSE over a scene's drives after rigid alignment of the poses; RPE over 1 m. In "
         "brackets with positions alone aligned, which leaves open how a flat path is tilted about itself.\n\n"
-        + table(
+        + markdown_table(
             [
                 "scene",
                 "method",
@@ -170,7 +166,7 @@ def markdown(results: dict[str, Any]) -> str:
         )
         + "\nThe data sets' camera poses against the truth, all sequences of a scene aligned together once; "
         "the time offset as used and, at worst, as one drive alone gives it:\n\n"
-        + table(
+        + markdown_table(
             [
                 "scene",
                 "calibration",
@@ -187,7 +183,7 @@ def markdown(results: dict[str, Any]) -> str:
         + "\nHeld-out drives through the localizer node, one model of all scenes after "
         f"{results['iterations']} iterations; medians over all frames against the built poses, none where "
         "more than half are refused; and how far the nearest training view is:\n\n"
-        + table(
+        + markdown_table(
             ["scene", "frames", "poses trusted", "cm", "deg", "fused cm", "nearest cm", "nearest deg"],
             localized,
         )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from markdown_tables import markdown_table
 from through_ros import ROOT, RunningLocalizer, console, ofvl
 
 from ofvl_core import realsense
@@ -28,9 +29,7 @@ MINUTES = 25
 
 def markdown(summaries: Sequence[dict[str, Any]]) -> str:
     """The summaries as a table for the documentation."""
-    headings, rows = table_rows(summaries)
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_table(*table_rows(summaries))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
+from markdown_tables import markdown_table
 from through_ros import ROOT, console, ofvl
 
 from ofvl_core.camera import Camera
@@ -138,7 +139,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "room", "starts", "right", "undecided", "wrong", "images", "95 %", "metres", "passes an image",
         "single images",
     )  # fmt: skip
-    lines = [headings, ["---"] * len(headings)]
+    lines = []
     for row in rows:
         single = row["most_inliers_in_right_scene"]
         numbers = [row[key] for key in ("images_median", "images_p95", "metres_median", "passes_an_image")]
@@ -154,7 +155,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 "" if single is None else f"{100 * single:.0f} %",
             ]
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    return markdown_table(headings, lines)
 
 
 def main(
