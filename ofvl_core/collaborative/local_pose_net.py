@@ -8,8 +8,8 @@ from ofvl_core.collaborative.resnet import ResNetEncoder
 from ofvl_core.collaborative.rigid import rigid
 
 OUTPUT_SCALE = 0.2
-"""What the network's numbers are multiplied by: warped images must overlap to be compared. With SfMLearner's 0.01
-motions grew too slowly for minutes of training from scratch."""
+"""What the network's numbers are multiplied by: warped images must overlap to be compared. With SfMLearner's
+0.01 motions grew too slowly for minutes of training from scratch."""
 
 
 class LocalPoseNet(nn.Module):
