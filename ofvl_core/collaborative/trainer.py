@@ -80,12 +80,13 @@ class Trainer:
         return Losses(*(loss.detach() for loss in losses))
 
     def rate(self, progress: float) -> float:
-        """The learning rate: a cosine, or the paper's step down in the second stage."""
-        config = self.config
-        if config.step_down is None:
-            return learning_rate(config, progress)
-        down = config.pretraining_share + config.step_down * (1 - config.pretraining_share)
-        return config.learning_rate * (1.0 if progress < down else 0.1)
+        """The learning rate: a cosine for each stage, or the paper's step down in the second."""
+        config, share = self.config, self.config.pretraining_share
+        if config.step_down is not None:
+            down = share + config.step_down * (1 - share)
+            return config.learning_rate * (1.0 if progress < down else 0.1)
+        in_stage = progress / share if progress < share else (progress - share) / (1 - share)
+        return learning_rate(config, in_stage)
 
     def losses(self, iteration: int, progress: float) -> Losses:
         """Eq. 13 of the batch of an iteration, with gradients."""
