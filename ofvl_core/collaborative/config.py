@@ -54,8 +54,8 @@ class CollaborativeConfig(Optimisation):
         None,
         gt=0,
         lt=1,
-        description="instead of a cosine for each stage: the learning rate stays, and after this share of the "
-        "second stage it is a tenth",
+        description="instead of a cosine for each stage: the learning rate stays, and after this share of "
+        "the second stage it is a tenth",
     )
     network: Annotated[Architecture, by_name(ARCHITECTURES, DEFAULT_NETWORK)] = Field(
         ARCHITECTURES[DEFAULT_NETWORK], description="a size's name, or a mapping of `name` and what differs"
