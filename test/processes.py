@@ -15,7 +15,14 @@ from pathlib import Path
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(
-    ["pytest", "ofvl_core.cli", "ofvl_ros.bag_player", "ofvl_ros.localizer_node", "ofvl_ros.recorder_node"]
+    [
+        "pytest",
+        "ofvl_core.cli",
+        "ofvl_ros.bag_player",
+        "ofvl_ros.localizer_node",
+        "ofvl_ros.recorder_node",
+        "ofvl_ros.visual_odometry_node",
+    ]
 )
 
 
