@@ -2,12 +2,11 @@
 
     python scripts/collaborative.py [--only NAME ...] [--jobs 2]
 
-Variants are the paper's ladder (without GAGM; GAGM without GlobalPoseNet; full), GlobalPoseNet trained
-apart, and the paper's loss without that of the motions. The ladder is climbed where depth is measured; on KITTI, full and
-apart have three seeds. Runs that
-are finished are not run again, and stopped ones continue: remove out/collaborative to start over. OFVL_DATA
-names the folder that holds kitti/ and scenes/ (default ../shared/data); docs/datasets.md says where the
-recordings come from.
+Variants are the paper's ladder (without GAGM; GAGM without GlobalPoseNet; full), where depth is measured,
+GlobalPoseNet trained apart, and the paper's loss without that of the motions. On KITTI, full and apart have
+three seeds. Runs that are finished are not run again, and stopped ones continue: remove out/collaborative to
+start over. OFVL_DATA names the folder that holds kitti/ and scenes/ (default ../shared/data);
+docs/datasets.md says where the recordings come from.
 """
 
 import argparse
