@@ -15,6 +15,7 @@ from ofvl_core.camera import Camera
 from ofvl_core.cli import app
 from ofvl_core.collaborative import run
 from ofvl_core.collaborative.accuracy import observe
+from ofvl_core.collaborative.architecture import STRIDE
 from ofvl_core.collaborative.checkpoint import load_manifest, load_model
 from ofvl_core.collaborative.config import CollaborativeConfig
 from ofvl_core.collaborative.estimator import Estimator
@@ -23,10 +24,11 @@ from ofvl_core.collaborative.presets import PRESETS
 from ofvl_core.collaborative.replay import replay, shots
 from ofvl_core.collaborative.splits import ODOMETRY
 from ofvl_core.collaborative.trainer import Trainer
-from ofvl_core.datasets import load_scene
+from ofvl_core.datasets import SceneData, load_scene
 from ofvl_core.errors import CheckpointError, ConfigError, DataError, OfvlError
 from ofvl_core.geometry import transform_from_rotation_vector
 from ofvl_core.odometry_metrics import motions_between
+from ofvl_core.resize import input_camera
 from ofvl_core.training.config import make_settings
 from ofvl_core.training.loop import Surroundings
 from ofvl_core.trajectory import read_tum
@@ -41,8 +43,8 @@ SHORT = make_settings(
         "warmup": 0.0,
         "learning_rate": 1e-4,  # nothing that rounding could turn over in four steps
         "precision": "float32",
-        "pretraining": {"batch_size": 2},
-        "collaboration": {"batch_size": 2},
+        "pretraining": {"batch_size": 2, "input_pixels": 6144},
+        "collaboration": {"batch_size": 2, "input_pixels": 6144},
     },
 )
 APART = {
@@ -218,7 +220,7 @@ def test_single_images_are_no_video(tmp_path):
 
 def test_the_papers_schedule(video):
     config = make_settings(CollaborativeConfig, PRESETS["kitti"])
-    assert (config.pretraining.input_height, config.collaboration.input_height) == (192, 320)
+    assert (config.pretraining.input_pixels, config.collaboration.input_pixels) == (640 * 192, 1024 * 320)
     assert config.pretraining.weights.model_dump() == {
         "photometric": 1.0, "smoothness": 0.05, "pose": 0.0, "consistency": 0.0, "motion": 0.0,
     }  # fmt: skip
@@ -373,3 +375,19 @@ def test_the_command_line_trains_evaluates_and_runs(tmp_path):
 
 def test_ahead_and_back_are_scored_on_test_frames(video):
     assert run.held_out(video).frames(ODOMETRY) == video.frames("test")
+
+
+def test_the_input_has_the_cameras_shape():
+    """The sizes that the paper gives for KITTI, and as many pixels for a camera of another shape."""
+    kitti, d435 = Camera(1241, 376, 718.0, 718.0, 607.0, 185.0), Camera(640, 480, 610.0, 610.0, 319.5, 239.5)
+    paper = make_settings(CollaborativeConfig, PRESETS["kitti"])
+
+    def size(camera, stage):
+        scene = SceneData("scene", Path(), camera, {})
+        seen = input_camera(camera, run.input_focal(scene, stage), STRIDE)
+        return seen.width, seen.height
+
+    assert size(kitti, paper.pretraining) == (640, 192)
+    assert size(kitti, paper.collaboration) == (1024, 320)
+    assert size(kitti, SHORT.collaboration.model_copy(update={"input_pixels": 12288})) == (192, 64)
+    assert size(d435, SHORT.collaboration.model_copy(update={"input_pixels": 12288})) == (128, 96)

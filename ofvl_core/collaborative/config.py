@@ -19,7 +19,11 @@ class Stage(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch_size: int = Field(4, gt=0, description="triplets in a step")
-    input_height: int = Field(64, ge=2 * STRIDE, description="pixels; the width follows from the camera")
+    input_pixels: int = Field(
+        96 * 128,
+        ge=(2 * STRIDE) ** 2,
+        description="of an image, in the camera's shape: 128x96 of 4:3, 192x64 of KITTI's",
+    )
     weights: Weights = Weights()
 
 

@@ -27,10 +27,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "masked_from": 0.0,
         "pretraining": {
             "batch_size": 12,
-            "input_height": 192,
+            "input_pixels": 640 * 192,
             "weights": {"photometric": 1.0, "smoothness": 0.05, "motion": 0.0},
         },
-        "collaboration": {"batch_size": 4, "input_height": 320, "weights": {"motion": 0.0}},
+        "collaboration": {"batch_size": 4, "input_pixels": 1024 * 320, "weights": {"motion": 0.0}},
     },
 }
 """Settings that differ from the defaults: the paper's, at its two resolutions."""

@@ -101,7 +101,7 @@ def scene_record(scene: SceneData, config: CollaborativeConfig) -> SceneRecord:
     return SceneRecord(
         name=scene.name,
         camera=scene.camera,
-        input_focal=_input_focal(scene, config.collaboration),
+        input_focal=input_focal(scene, config.collaboration),
         frames=len(frames),
         interval=_interval(frames),
     )
@@ -113,8 +113,10 @@ def _interval(frames: Sequence[Frame]) -> float:
     return float(np.median(gaps)) if gaps else 0.0
 
 
-def _input_focal(scene: SceneData, stage: Stage) -> float:
-    return scene.camera.fy * stage.input_height / scene.camera.height
+def input_focal(scene: SceneData, stage: Stage) -> float:
+    """Vertical focal length at which a stage sees a scene, pixels."""
+    camera = scene.camera
+    return float(camera.fy * np.sqrt(stage.input_pixels / (camera.width * camera.height)))
 
 
 def _load(
@@ -122,7 +124,7 @@ def _load(
 ) -> list[dict[Stage, Video]]:
     """Of every scene its video at the input size of each stage; the frames are decoded once."""
     config = manifest.training.config
-    stages = sorted({config.pretraining, config.collaboration}, key=lambda stage: stage.input_height)
+    stages = sorted({config.pretraining, config.collaboration}, key=lambda stage: stage.input_pixels)
     total, done = sum(len(scene.frames("train")) for scene in scenes), 0
 
     def on_frame() -> None:
@@ -132,7 +134,7 @@ def _load(
 
     videos = []
     for scene in scenes:
-        cameras = {stage: input_camera(scene.camera, _input_focal(scene, stage), STRIDE) for stage in stages}
+        cameras = {stage: input_camera(scene.camera, input_focal(scene, stage), STRIDE) for stage in stages}
         largest = pack_video(scene, cameras[stages[-1]], surroundings.cache, on_frame)
         videos.append(
             {
