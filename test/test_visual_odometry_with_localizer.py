@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from localizer_helpers import OPTICAL, View
+from localizer_helpers import OPTICAL, FakeCamera, View
 from localizer_helpers import running as running_localizer
 from rclpy.parameter import Parameter
 from ros_helpers import collect, spinning, time_message
@@ -14,6 +14,17 @@ from test_visual_odometry_node import BASE_FROM_OPTICAL, START, checkpoint  # no
 from ofvl_core.localizer import Localizer
 from ofvl_ros.messages import matrix, transform_stamped
 from ofvl_ros.visual_odometry_node import VisualOdometryNode
+
+JOINED = {("map", "odom"), ("odom", "base_link")}
+"""Parent and child of what the two nodes put into tf."""
+
+
+def parents(camera: FakeCamera) -> set[tuple[str, str]]:
+    return {
+        (one.header.frame_id, one.child_frame_id)
+        for message in camera.transforms
+        for one in message.transforms
+    }
 
 
 def test_the_localizer_hangs_the_map_above_it_and_its_poses_come_back(
@@ -44,15 +55,15 @@ def test_the_localizer_hangs_the_map_above_it_and_its_poses_come_back(
                 values = [one.values for message in diagnostics for one in message.status]
                 return {pair.key: pair.value for pairs in values for pair in pairs}
 
-            assert camera.publish_until(
-                lambda: facts().get("fixes") == "1", view.message(START), view.camera
-            ), camera.log
+            def is_joined() -> bool:
+                return int(facts().get("fixes", "0")) > 0 and parents(camera) >= JOINED
+
+            assert camera.publish_until(is_joined, view.message(START), view.camera), camera.log
         node.destroy_node()
     finally:
         context.try_shutdown()
+    assert parents(camera) == JOINED
     sent = [one for message in camera.transforms for one in message.transforms]
-    parents = {(one.header.frame_id, one.child_frame_id) for one in sent}
-    assert parents == {("map", "odom"), ("odom", "base_link")}
     map_from_odom, odom_from_base = (
         [matrix(one.transform) for one in sent if one.child_frame_id == child][-1]
         for child in ("odom", "base_link")
