@@ -60,6 +60,8 @@ class Manifest(FolderManifest):
     `gates` says of a compact model, which keeps only what is in use, whether each scored layer is shared.
     """
 
+    command = "ofvl train"
+
     format: Literal["ofvl-checkpoint"] = "ofvl-checkpoint"
     version: Literal[2] = 2
     architecture: Architecture
@@ -109,7 +111,7 @@ def load_manifest(path: Path) -> Manifest:
     """
     if path.is_file():
         return parse_manifest(deployment.read_manifest(path), Manifest, path)
-    return read_manifest(path, Manifest, "ofvl train")
+    return read_manifest(path, Manifest)
 
 
 def load_model(path: Path, manifest: Manifest, device: torch.device) -> OFVLMS:

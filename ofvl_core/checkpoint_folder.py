@@ -7,7 +7,7 @@ manifest last, in one atomic step, so a folder always holds one whole checkpoint
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -43,7 +43,12 @@ class RunRecord(Record):
 
 
 class FolderManifest(Record):
-    """What every manifest says: who wrote it, and its tensor files; the optimiser's only to resume."""
+    """What every manifest says: who wrote it, and its tensor files; the optimiser's only to resume.
+
+    `command` is what writes manifests of a kind.
+    """
+
+    command: ClassVar[str]
 
     written_by: str = f"ofvl_ros {__version__}, torch {torch.__version__}"
     weights: TensorFile | None = None
@@ -103,13 +108,14 @@ def save_manifest(folder: Path, manifest: FolderManifest) -> None:
     write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
-def read_manifest(folder: Path, kind: type[AnyManifest], command: str) -> AnyManifest:
-    """The manifest in `folder`, which `command` writes. Raises CheckpointError when there is none or it makes
-    no sense."""
+def read_manifest(folder: Path, kind: type[AnyManifest]) -> AnyManifest:
+    """The manifest in `folder`. Raises CheckpointError when there is none or it makes no sense."""
     file = folder / MANIFEST
     if not file.is_file():
         cause = f"is not a checkpoint (no {MANIFEST} inside)" if folder.exists() else "does not exist"
-        raise CheckpointError(f"checkpoint {folder} {cause}; give the folder that '{command} --out' wrote")
+        raise CheckpointError(
+            f"checkpoint {folder} {cause}; give the folder that '{kind.command} --out' wrote"
+        )
     return parse_manifest(file.read_bytes(), kind, file)
 
 
@@ -118,6 +124,10 @@ def parse_manifest(content: bytes | str, kind: type[AnyManifest], source: Path) 
     try:
         return kind.model_validate_json(content)
     except (ValidationError, OfvlError) as error:
+        if isinstance(error, ValidationError) and error.errors()[0]["loc"] == ("format",):
+            raise CheckpointError(
+                f"{source}: a checkpoint of another kind; give one of '{kind.command}'"
+            ) from None
         raise CheckpointError(
             f"{source}: damaged or of another version ({_first_line(error)}); train again"
         ) from None

@@ -61,7 +61,7 @@ def test_not_a_checkpoint(tmp_path):
             Localizer(path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}', "\x00\x01"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 1}', "\x00\x01"])
 def test_damaged_manifest(checkpoint, content):
     (checkpoint / MANIFEST).write_text(content)
     with pytest.raises(CheckpointError, match="damaged or of another version"):
@@ -108,6 +108,12 @@ def test_a_pickle_is_not_executed(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         Localizer(checkpoint)
     assert not (tmp_path / "harmed").exists()
+
+
+def test_a_checkpoint_of_another_kind(checkpoint):
+    (checkpoint / MANIFEST).write_text('{"format": "ofvl-collaborative"}')
+    with pytest.raises(CheckpointError, match="of another kind; give one of 'ofvl train'"):
+        Localizer(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd"])

@@ -56,6 +56,8 @@ class TrainingRecord(RunRecord):
 class Manifest(FolderManifest):
     """Everything about a checkpoint but its tensors."""
 
+    command = "ofvl collab train"
+
     format: Literal["ofvl-collaborative"] = "ofvl-collaborative"
     version: Literal[1] = 1
     architecture: Architecture
@@ -69,7 +71,7 @@ class Manifest(FolderManifest):
 
 def load_manifest(folder: Path) -> Manifest:
     """Read the manifest in `folder`. Raises CheckpointError when there is none or it makes no sense."""
-    return read_manifest(folder, Manifest, "ofvl collab train")
+    return read_manifest(folder, Manifest)
 
 
 def make_model(manifest: Manifest) -> CollaborativeModel:
