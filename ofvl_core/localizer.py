@@ -17,7 +17,7 @@ from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
 from ofvl_core.inference import Inference
 from ofvl_core.pose import PoseOptions, estimate_pose
-from ofvl_core.resize import InputView, input_view
+from ofvl_core.resize import InputView, input_view, require_size
 
 
 @dataclass(frozen=True)
@@ -136,12 +136,8 @@ class Localizer:
     ) -> list[Localization]:
         """What `localize` says of one image in each of several `scenes`, in their order."""
         records = [self.manifest.scene(scene) for scene in scenes]
+        require_size(image_rgb, camera)
         height, width = image_rgb.shape[:2]
-        if (width, height) != (camera.width, camera.height):
-            raise ConfigError(
-                f"image is {width}x{height} but its camera_info says {camera.width}x{camera.height}; "
-                "use the camera_info of this image stream"
-            )
         if depth is not None and abs(width * depth.shape[0] - height * depth.shape[1]) >= max(width, height):
             raise ConfigError(
                 f"depth is {depth.shape[1]}x{depth.shape[0]}, which is not the shape of a {width}x{height} "

@@ -49,6 +49,17 @@ def input_view(camera: Camera, focal: float, stride: int) -> InputView:
 
     Raises ConfigError when the input would be absurdly large.
     """
+    small = affordable_input(camera, focal, stride)
+    pixels = cell_pixels(small.width, small.height, stride)
+    scale = np.array([camera.width / small.width, camera.height / small.height])
+    in_image, rays = (pixels + 0.5) * scale - 0.5, small.rays(pixels)[:, :2]
+    for array in (in_image, rays):
+        array.flags.writeable = False
+    return InputView(small, in_image, rays, small.width // stride)
+
+
+def affordable_input(camera: Camera, focal: float, stride: int) -> Camera:
+    """The `input_camera` of whatever camera asks. Raises ConfigError when it would be absurdly large."""
     small = input_camera(camera, focal, stride)
     if small.width * small.height > LARGEST_INPUT:
         raise ConfigError(
@@ -56,12 +67,7 @@ def input_view(camera: Camera, focal: float, stride: int) -> InputView:
             f"{camera.fy:g}, so wide that the network would need {small.width}x{small.height}; "
             "give the intrinsics of this image"
         )
-    pixels = cell_pixels(small.width, small.height, stride)
-    scale = np.array([camera.width / small.width, camera.height / small.height])
-    in_image, rays = (pixels + 0.5) * scale - 0.5, small.rays(pixels)[:, :2]
-    for array in (in_image, rays):
-        array.flags.writeable = False
-    return InputView(small, in_image, rays, small.width // stride)
+    return small
 
 
 def input_camera(camera: Camera, focal: float, stride: int) -> Camera:
@@ -73,6 +79,16 @@ def input_camera(camera: Camera, focal: float, stride: int) -> Camera:
     scale = focal / camera.fy
     width, height = (max(1, round(side * scale / stride)) * stride for side in (camera.width, camera.height))
     return camera.resized(width, height)
+
+
+def require_size(image_rgb: NDArray[np.uint8], camera: Camera) -> None:
+    """Raises ConfigError for an image (H, W, 3) that is not of its camera's size."""
+    height, width = image_rgb.shape[:2]
+    if (width, height) != (camera.width, camera.height):
+        raise ConfigError(
+            f"image is {width}x{height} but its camera_info says {camera.width}x{camera.height}; "
+            "use the camera_info of this image stream"
+        )
 
 
 def resize(

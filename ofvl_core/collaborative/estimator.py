@@ -17,9 +17,8 @@ from ofvl_core.collaborative.depth_net import depth_from
 from ofvl_core.collaborative.rigid import rotation_from_log
 from ofvl_core.collaborative.video import View
 from ofvl_core.device import choose_device
-from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array, invert
-from ofvl_core.resize import LARGEST_INPUT, input_camera, normalise, resize
+from ofvl_core.resize import affordable_input, normalise, require_size, resize
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,7 @@ class Estimator:
         )
 
     def _input(self, image_rgb: NDArray[np.uint8], camera: Camera, seen: Camera) -> Tensor:
-        height, width = image_rgb.shape[:2]
-        if (width, height) != (camera.width, camera.height):
-            raise ConfigError(
-                f"image is {width}x{height} but its camera_info says {camera.width}x{camera.height}; "
-                "use the camera_info of this image stream"
-            )
+        require_size(image_rgb, camera)
         small = resize(image_rgb, seen)
         if any(camera.distortion):
             small = np.asarray(cv2.remap(small, *_undistorting(camera, seen), cv2.INTER_LINEAR), np.uint8)
@@ -121,14 +115,7 @@ def network_camera(camera: Camera, focal: float) -> Camera:
 
     Raises ConfigError when the input would be absurdly large.
     """
-    seen = input_camera(camera, focal, STRIDE)
-    if seen.width * seen.height > LARGEST_INPUT:
-        raise ConfigError(
-            f"camera_info gives an image of {camera.width}x{camera.height} pixels the focal length "
-            f"{camera.fy:g}, so wide that the network would need {seen.width}x{seen.height}; "
-            "give the intrinsics of this image"
-        )
-    return replace(seen, distortion=())
+    return replace(affordable_input(camera, focal, STRIDE), distortion=())
 
 
 @lru_cache(maxsize=4)
