@@ -23,6 +23,9 @@ from ofvl_core.files import atomic_path, write_text
 
 MANIFEST = "manifest.json"
 
+FORMATS = ("ofvl-checkpoint", "ofvl-collaborative")
+"""What the manifests of each kind call themselves; any other word is a damaged one."""
+
 TensorFile = Annotated[str, Field(pattern=r"^[a-z]+-[0-9a-f]{16}\.safetensors$")]
 """Name of a tensor file beside the manifest: its kind and the hash of its content."""
 
@@ -124,7 +127,8 @@ def parse_manifest(content: bytes | str, kind: type[AnyManifest], source: Path) 
     try:
         return kind.model_validate_json(content)
     except (ValidationError, OfvlError) as error:
-        if isinstance(error, ValidationError) and error.errors()[0]["loc"] == ("format",):
+        first: Any = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ()}
+        if first["loc"] == ("format",) and first["input"] in FORMATS:
             raise CheckpointError(
                 f"{source}: a checkpoint of another kind; give one of '{kind.command}'"
             ) from None

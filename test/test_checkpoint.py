@@ -114,6 +114,9 @@ def test_a_checkpoint_of_another_kind(checkpoint):
     (checkpoint / MANIFEST).write_text('{"format": "ofvl-collaborative"}')
     with pytest.raises(CheckpointError, match="of another kind; give one of 'ofvl train'"):
         Localizer(checkpoint)
+    (checkpoint / MANIFEST).write_text('{"format": "ofvl-chackpoint"}')
+    with pytest.raises(CheckpointError, match="damaged or of another version"):
+        Localizer(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd"])
