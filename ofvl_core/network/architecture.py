@@ -1,6 +1,6 @@
 """The shape of the network, and its named sizes."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -26,6 +26,7 @@ class Architecture(BaseModel):
     strides: tuple[Size, Size, Size, Size] = (1, 1, 2, 2)
     head_widths: Annotated[tuple[Size, ...], Field(min_length=1)] = (512, 256, 128)
     branch_width: Size = 64
+    head_kernel: Literal[1, 3] = 3
     input_height: Size = 480
     sharing: Sharing = "conv_scored"
     attention: bool = True

@@ -60,7 +60,10 @@ class OFVLMS(nn.Module):
         self.backbone = Backbone(architecture)
         self.head = SceneSpecific(
             lambda: SceneCoordinateHead(
-                architecture.widths[-1], architecture.head_widths, architecture.branch_width
+                architecture.widths[-1],
+                architecture.head_widths,
+                architecture.branch_width,
+                architecture.head_kernel,
             )
         )
         self._by_scene = [m for m in self.modules() if isinstance(m, SceneSpecific | ScoredLayer)]
