@@ -16,7 +16,9 @@ from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.run import train
 
 REAL_DATA = Path(os.environ.get("OFVL_DATA", Path(__file__).parents[1] / "../shared/data"))
-UNWARPED = Augmentation(scale=(1, 1), rotation_deg=0, shear_deg=0, shift=0, brightness=0, contrast=0)
+UNWARPED = Augmentation(
+    scale=(1, 1), rotation_deg=0, shear_deg=0, shift=0, brightness=0, contrast=0, blur=0, synthesised=0
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -30,7 +30,9 @@ INPUT = Camera(160, 120, 150.0, 149.0, 81.0, 58.5)
 STORED = INPUT.resized(320, 240)
 STRIDE = 8
 CPU = torch.device("cpu")
-STILL = Augmentation(scale=(1, 1), rotation_deg=0, shear_deg=0, shift=0, brightness=0, contrast=0)
+STILL = Augmentation(
+    scale=(1, 1), rotation_deg=0, shear_deg=0, shift=0, brightness=0, contrast=0, blur=0, synthesised=0
+)
 
 
 def packed(depths, poses, camera=STORED, images=None):
@@ -42,7 +44,7 @@ def packed(depths, poses, camera=STORED, images=None):
 
 def targets_of(depth, pose, warp, camera=STORED):
     frames = packed([depth], [pose], camera)
-    coordinates, valid = cell_targets(frames, np.array([0]), warp[None], STRIDE)
+    coordinates, valid, *_ = cell_targets(frames, np.array([0]), warp[None], STRIDE)
     return coordinates[0].reshape(3, -1).T, valid.ravel()
 
 
@@ -176,7 +178,7 @@ def test_a_batch_without_augmentation_is_the_frames_themselves(frames):
     plain = torch.from_numpy(np.stack([resize(frames.images[index], INPUT) for index in indices]))
     assert (batch.images - normalise(plain.permute(0, 3, 1, 2))).abs().max() < 2 / 127.5
     warps = np.tile(unwarped(INPUT, STORED), (3, 1, 1))
-    coordinates, valid = cell_targets(frames, indices, warps, STRIDE)
+    coordinates, valid, *_ = cell_targets(frames, indices, warps, STRIDE)
     assert torch.equal(batch.coordinates, torch.from_numpy(coordinates).float())
     assert torch.equal(batch.valid, torch.from_numpy(valid))
     assert 0.2 < batch.valid.float().mean() < 0.8
@@ -252,7 +254,7 @@ def test_the_drawing_thread_ends_with_its_source(frames):
 def test_scene_frame_is_the_mean_and_extent_of_all_coordinates(frames):
     centre, extent = scene_frame(frames, STRIDE)
     warps = np.tile(unwarped(INPUT, STORED), (5, 1, 1))
-    coordinates, valid = cell_targets(frames, np.arange(5), warps, STRIDE)
+    coordinates, valid, *_ = cell_targets(frames, np.arange(5), warps, STRIDE)
     points = [coordinates[n, :, i, j] for n, _, i, j in np.argwhere(valid)]
     assert centre == pytest.approx(np.mean(points, axis=0))
     assert extent == pytest.approx(np.sqrt(np.var(points, axis=0).sum()))

@@ -26,7 +26,8 @@ def batch():
     valid[:, :, 0] = False
     coordinates[:, :, 0] = -1e6
     images = 2 * torch.rand(2, 3, ROWS * STRIDE, COLUMNS * STRIDE) - 1
-    return Batch(images, coordinates, valid)
+    rays, camera_from_world = torch.zeros(2, 2, ROWS, COLUMNS), torch.eye(4).repeat(2, 1, 1)
+    return Batch(images, coordinates, valid, rays, valid, camera_from_world)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def test_training_targets_hold_the_recorded_pose(real_scenes, name):
     camera = input_camera(scene.camera, scene.camera.fy / 4, 8)
     packed = pack_frames(scene, camera)
     warps = np.tile(unwarped(camera, packed.camera), (len(packed), 1, 1))
-    coordinates, valid = cell_targets(packed, np.arange(len(packed)), warps, stride=8)
+    coordinates, valid, *_ = cell_targets(packed, np.arange(len(packed)), warps, stride=8)
     rays = camera.rays(cell_pixels(camera.width, camera.height, 8))[:, :2]
     for points, mask, frame in zip(coordinates, valid, few, strict=True):
         known = mask.flatten()

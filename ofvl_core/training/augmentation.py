@@ -6,6 +6,7 @@ to the stored frame, its depth is looked up there (nearest, so that no edge is b
 pixel's own ray. So a target projects exactly onto the pixel that pose estimation will use.
 """
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -17,11 +18,12 @@ from torch import Tensor
 
 from ofvl_core.camera import Camera, cell_pixels
 from ofvl_core.errors import DataError
-from ofvl_core.geometry import Array
+from ofvl_core.geometry import Array, invert
 from ofvl_core.resize import normalise
 from ofvl_core.training.ahead import DrawnAhead, put
 from ofvl_core.training.config import Augmentation
 from ofvl_core.training.packed import PackedFrames
+from ofvl_core.training.view_synthesis import random_motion, synthesise
 
 GREY = 128
 
@@ -30,11 +32,28 @@ FRAMES_FOR_SCENE_FRAME = 256
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, H, W) in -1..1; scene coordinates (B, 3, h, w) in metres; valid cells (B, 1, h, w)."""
+    """Images (B, 3, H, W) in -1..1 and what their cells should say.
+
+    `coordinates` (B, 3, h, w), metres, are known of the `valid` cells (B, 1, h, w). `rays` (B, 2, h, w), on
+    the plane z = 1 of the frame that `camera_from_world` (B, 4, 4) leads to, are those of the cells `seen`
+    (B, 1, h, w): the valid ones, and others that show the scene at a depth that nobody measured.
+    """
 
     images: Tensor
     coordinates: Tensor
     valid: Tensor
+    rays: Tensor
+    seen: Tensor
+    camera_from_world: Tensor
+
+
+class CellTargets(NamedTuple):
+    """As in `Batch`, in float64."""
+
+    coordinates: Array
+    valid: NDArray[np.bool_]
+    rays: Array
+    seen: NDArray[np.bool_]
 
 
 class _View(NamedTuple):
@@ -44,6 +63,9 @@ class _View(NamedTuple):
     contrast_and_brightness: NDArray[np.float32]
     coordinates: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    rays: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    camera_from_world: NDArray[np.float32]
 
 
 class BatchSource(DrawnAhead[_View]):
@@ -80,15 +102,45 @@ def _draw_view(
     contrast, brightness = random.uniform(-1, 1, (2, size, 1, 1, 1))
     light = np.stack([1 + contrast * ranges.contrast, brightness * ranges.brightness / 127.5])
     images = warp_images(frames.images[indices], warps, fills, frames.input_camera)
-    coordinates, valid = cell_targets(frames, indices, warps, stride)
-    return _View(images, light.astype(np.float32), coordinates.astype(np.float32), valid)
+    cells = cell_targets(frames, indices, warps, stride)
+    world_from_camera = frames.world_from_camera[indices]
+    for view in np.flatnonzero(random.random(size) < ranges.synthesised):
+        motion = random_motion(frames, indices[view], ranges, random)
+        images[view], cells.coordinates[view], cells.valid[view, 0] = synthesise(
+            frames, indices[view], warps[view], motion, fills[view], stride
+        )
+        cells.seen[view] = cells.valid[view]
+        world_from_camera[view] = world_from_camera[view] @ motion
+    for image in images:
+        blur(image, ranges.blur * random.random() * image.shape[1], random.uniform(0, np.pi))
+    return _View(
+        images,
+        light.astype(np.float32),
+        cells.coordinates.astype(np.float32),
+        cells.valid,
+        cells.rays.astype(np.float32),
+        cells.seen,
+        invert(world_from_camera).astype(np.float32),
+    )
+
+
+def blur(image: NDArray[np.uint8], length: float, angle: float) -> None:
+    """Blur an image (H, W, 3), in place, as a motion of `length` pixels in the direction `angle` does."""
+    size = 2 * math.ceil(length / 2) + 1
+    if size < 3:
+        return
+    kernel = np.zeros((size, size), np.float32)
+    half = length / 2 * np.array([np.cos(angle), np.sin(angle)])
+    ends = [tuple(np.rint(16 * (size // 2 + end)).astype(int).tolist()) for end in (-half, half)]
+    cv2.line(kernel, ends[0], ends[1], 1.0, 1, cv2.LINE_4, shift=4)
+    cv2.filter2D(image, -1, kernel / kernel.sum(), image, borderType=cv2.BORDER_REPLICATE)
 
 
 def _to_device(view: _View, device: torch.device) -> Batch:
-    images, light, coordinates, valid = (put(array, device) for array in view)
+    images, light, *cells = (put(array, device) for array in view)
     contrast, brightness = light
     normalised = normalise(images.permute(0, 3, 1, 2)).mul_(contrast).add_(brightness).clamp_(-1, 1)
-    return Batch(normalised, coordinates, valid)
+    return Batch(normalised, *cells)
 
 
 def random_warp(input_camera: Camera, stored: Camera, ranges: Augmentation, random: Generator) -> Array:
@@ -124,9 +176,8 @@ def warp_images(
 
 def cell_targets(
     frames: PackedFrames, indices: NDArray[np.integer], stored_from_input: Array, stride: int
-) -> tuple[Array, NDArray[np.bool_]]:
-    """Scene coordinates (B, 3, h, w) float64, in metres, of every cell's pixel, and which are valid
-    (B, 1, h, w), for the frames of the `indices` (B,) seen through the warps (B, 2, 3)."""
+) -> CellTargets:
+    """What every cell's pixel shows of the frames of the `indices` (B,) through the warps (B, 2, 3)."""
     camera, stored = frames.input_camera, frames.camera
     cells = cell_pixels(camera.width, camera.height, stride)
     pixels = cells @ _transposed(stored_from_input[:, :, :2]) + stored_from_input[:, None, :, 2]
@@ -138,10 +189,16 @@ def cell_targets(
     depth = frames.depths[nearest] / 1000.0
     rays = stored.rays(pixels.reshape(-1, 2)).reshape(*depth.shape, 3)
     pose = frames.world_from_camera[indices]
-    seen = inside & (depth > 0) & np.isfinite(rays[..., 0])  # a lens may show pixels that have no ray
-    points = (np.nan_to_num(rays) * depth[..., None]) @ _transposed(pose[:, :3, :3]) + pose[:, None, :3, 3]
+    seen = inside & np.isfinite(rays[..., 0])  # a lens may show pixels that have no ray
+    rays = np.nan_to_num(rays)
+    points = (rays * depth[..., None]) @ _transposed(pose[:, :3, :3]) + pose[:, None, :3, 3]
     shape = (len(indices), -1, camera.height // stride, camera.width // stride)
-    return _transposed(points).reshape(shape), seen.reshape(shape)
+    return CellTargets(
+        _transposed(points).reshape(shape),
+        (seen & (depth > 0)).reshape(shape),
+        _transposed(rays[..., :2]).reshape(shape),
+        seen.reshape(shape),
+    )
 
 
 def scene_frame(frames: PackedFrames, stride: int) -> tuple[Array, float]:
@@ -151,8 +208,8 @@ def scene_frame(frames: PackedFrames, stride: int) -> tuple[Array, float]:
     """
     indices = np.unique(np.linspace(0, len(frames) - 1, FRAMES_FOR_SCENE_FRAME).round().astype(np.int64))
     warps = np.tile(unwarped(frames.input_camera, frames.camera), (len(indices), 1, 1))
-    coordinates, valid = cell_targets(frames, indices, warps, stride)
-    points = np.moveaxis(coordinates, 1, -1)[valid[:, 0]]
+    cells = cell_targets(frames, indices, warps, stride)
+    points = np.moveaxis(cells.coordinates, 1, -1)[cells.valid[:, 0]]
     if not len(points):
         raise DataError(f"{frames.name}: the training frames have next to no valid depth; record it again")
     centre = points.mean(axis=0)

@@ -30,6 +30,15 @@ class Augmentation(BaseModel):
     shift: float = Field(0.2, ge=0, le=1, description="of the image's size")
     brightness: float = Field(20.0, ge=0, le=255, description="of 255")
     contrast: float = Field(0.2, ge=0, lt=1, description="the image's contrast changes by up to this factor")
+    blur: float = Field(0.02, ge=0, le=1, description="longest motion blur, of the image's width")
+    synthesised: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the views that are seen from where no camera was, by their depth",
+    )
+    translation: float = Field(0.15, ge=0, le=1, description="of the median depth, how far from the camera")
+    tilt_deg: float = Field(10.0, ge=0, lt=90, description="and how far turned to the side, up and down")
     fill: Literal["grey", "random"] = Field(
         "grey", description="outside the image: always the same, or as in the paper a random colour an image"
     )
@@ -37,8 +46,10 @@ class Augmentation(BaseModel):
 
 AUGMENTATIONS = {
     "handheld": Augmentation(),
-    "paper": Augmentation(contrast=0.0, fill="random"),
-    "robot": Augmentation(scale=(0.8, 1.25), rotation_deg=4.0, shear_deg=0.0, shift=0.1),
+    "paper": Augmentation(contrast=0.0, blur=0.0, synthesised=0.0, fill="random"),
+    "robot": Augmentation(
+        scale=(0.8, 1.25), rotation_deg=4.0, shear_deg=0.0, shift=0.1, blur=0.0, synthesised=0.0
+    ),
 }
 """By how the camera is carried: in any hand, or level on a wheeled robot, which needs less to be learned; and
 the paper's."""
@@ -94,6 +105,13 @@ class TrainConfig(Optimisation):
     )
     batch_size: int = Field(8, gt=0, description="images a scene and worker in a step")
     distance_warmup: float = Field(0.9, ge=0, lt=1, description="share of the iterations; 0 is Eq. 4 alone")
+    reprojection: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the iterations after which errors in the image count too, clamped ever closer; "
+        "1 is never, as in the paper",
+    )
     penalty_weight: float = Field(0.25, ge=0, allow_inf_nan=False, description="beta of Eq. 3")
     score_slope: Literal[-1, 1] = Field(
         -1, description="of the surrogate for Eq. 1's indicator; 1 has the sign of the published code"

@@ -11,6 +11,9 @@ from ofvl_core.training.config import Optimisation, TrainConfig
 
 NOT_FINITE = "losses or gradients have become infinite; train again with a lower learning rate"
 
+REPROJECTION_CLAMP = (16.0, 1.0)
+"""Pixels of the network's input, at first and in the end."""
+
 
 def make_optimizer(model: nn.Module, config: Optimisation) -> AdamW:
     """AdamW that decays convolution weights only: not biases, normalisation or scores."""
@@ -33,6 +36,15 @@ def learning_rate(config: Optimisation, progress: float) -> float:
 def distance_warmup(config: TrainConfig, progress: float) -> float:
     """Share of the plain distance in the loss: from 1 linearly to 0 over `config.distance_warmup`."""
     return max(0.0, 1 - progress / config.distance_warmup) if config.distance_warmup else 0.0
+
+
+def reprojection_clamp(config: TrainConfig, progress: float) -> float | None:
+    """Pixels at which errors of reprojection are clamped, on a quarter circle; None before they count."""
+    if progress < config.reprojection or config.reprojection == 1:
+        return None
+    passed = (progress - config.reprojection) / (1 - config.reprojection)
+    widest, narrowest = REPROJECTION_CLAMP
+    return narrowest + (widest - narrowest) * math.sqrt(1 - min(passed, 1.0) ** 2)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: AdamW) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ PAPER: dict[str, Any] = {
     "weight_decay": 0.05,
     "warmup": 0.0,
     "distance_warmup": 0.0,
+    "reprojection": 1.0,
     "penalty_weight": 0.25,
     "sharing_decided": 1.0,
     "statistics_rest": 1.0,

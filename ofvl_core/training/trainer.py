@@ -13,8 +13,14 @@ from ofvl_core.training.augmentation import Batch, BatchSource
 from ofvl_core.training.config import TrainConfig
 from ofvl_core.training.gradients import Combination, Gradients
 from ofvl_core.training.loop import Step
-from ofvl_core.training.losses import scene_coordinate_loss, sharing_penalty
-from ofvl_core.training.optimisation import NOT_FINITE, distance_warmup, learning_rate, make_optimizer
+from ofvl_core.training.losses import reprojection_loss, scene_coordinate_loss, sharing_penalty
+from ofvl_core.training.optimisation import (
+    NOT_FINITE,
+    distance_warmup,
+    learning_rate,
+    make_optimizer,
+    reprojection_clamp,
+)
 from ofvl_core.training.workers import Team
 
 
@@ -70,7 +76,7 @@ class Trainer:
         for scene, source in self.sources.items():
             if statistics_move and before:
                 torch._foreach_copy_(self.shared_statistics, before)
-            losses[scene] = self._backward(self.scenes[scene], source.batch(iteration), progress, scores_move)
+            losses[scene] = self._backward(self.scenes[scene], source, iteration, progress, scores_move)
             selected = [parameter for parameter in self.shared if parameter.grad is not None]
             gradients[scene] = _take_gradients(selected)
             if scores_move:
@@ -124,10 +130,16 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             return self.model(batch.images.to(memory_format=torch.channels_last), scene)
 
-    def _backward(self, scene: str, batch: Batch, progress: float, scores_move: bool) -> Tensor:
+    def _backward(
+        self, scene: str, source: BatchSource, iteration: int, progress: float, scores_move: bool
+    ) -> Tensor:
+        batch = source.batch(iteration)
         prediction = self._predict(scene, batch)
         distance_share = distance_warmup(self.config, progress)
         loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
+        clamp = reprojection_clamp(self.config, progress)
+        if clamp is not None:
+            loss = loss + reprojection_loss(prediction, batch, source.frames.input_camera.focal, clamp)
         penalty = self.config.penalty_weight * sharing_penalty(self.scores) if scores_move else 0.0
         (loss + penalty).backward()  # Eq. 3
         return loss.detach()
