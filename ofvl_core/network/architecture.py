@@ -55,10 +55,12 @@ ARCHITECTURES = {
         Architecture(name="ofvl_ms50", depths=(3, 4, 6, 3), kernels=(1, 3, 1)),
         Architecture(
             name="ofvl_ms_lite",
-            depths=(1, 1, 1, 1),
+            depths=(1, 1, 2, 1),
             widths=(16, 32, 64, 128),
             strides=(1, 2, 2, 1),
-            head_widths=(128,),
+            head_widths=(256, 256),
+            branch_width=128,
+            head_kernel=1,
             input_height=120,
         ),
     )

@@ -144,10 +144,15 @@ def _to_device(view: _View, device: torch.device) -> Batch:
 
 
 def random_warp(input_camera: Camera, stored: Camera, ranges: Augmentation, random: Generator) -> Array:
-    """Affine map (2, 3) from a pixel of the network's input to a pixel of the stored image."""
-    scale = np.exp(random.uniform(*np.log(ranges.scale)))
-    angle, shear = np.radians(random.uniform(-1, 1, 2) * (ranges.rotation_deg, ranges.shear_deg))
-    shift = random.uniform(-1, 1, 2) * ranges.shift * (input_camera.width, input_camera.height)
+    """Affine map (2, 3) from a pixel of the network's input to a pixel of the stored image.
+
+    Every view goes a random share of the way to the ranges' ends. With all of it, next to no view would be
+    filled to its corners as a robot's images are, and the network would see those as closer than they are.
+    """
+    share = random.random()
+    scale = np.exp(share * random.uniform(*np.log(ranges.scale)))
+    angle, shear = np.radians(share * random.uniform(-1, 1, 2) * (ranges.rotation_deg, ranges.shear_deg))
+    shift = share * random.uniform(-1, 1, 2) * ranges.shift * (input_camera.width, input_camera.height)
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = rotation @ np.array([[1.0, np.tan(shear)], [0.0, 1.0]]) / scale
     centre = np.array([input_camera.width - 1, input_camera.height - 1]) / 2
