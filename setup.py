@@ -23,6 +23,7 @@ setup(
     license=MANIFEST.findtext("license"),
     python_requires=">=3.10",
     packages=find_packages(include=["ofvl_core", "ofvl_core.*", "ofvl_ros", "ofvl_ros.*"]),
+    package_data={"ofvl_core": ["pretrained/*.safetensors"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -39,7 +40,11 @@ setup(
             "visual_odometry = ofvl_ros.commands:visual_odometry",
         ]
     },
-    # Without it `colcon test` runs unittest, finds nothing and calls that a success.
-    extras_require={"test": ["pytest"]},
+    extras_require={
+        # Without it `colcon test` runs unittest, finds nothing and calls that a success.
+        "test": ["pytest"],
+        "openvino": ["openvino"],
+        "export": ["onnx", "onnxscript", "onnxruntime"],
+    },
     zip_safe=False,
 )

@@ -10,6 +10,9 @@ TRIPLES = 1000
 HYPOTHESES = 100
 """Triples whose two triangles are most alike, each of which is a hypothesis."""
 
+JUDGES = 1000
+"""Points by which hypotheses are ranked, of more any. What is found is aligned to all of them."""
+
 
 def align(points: Array, measured: Array, tolerances: Array, least: int) -> Array | None:
     """camera_from_world (4, 4) that brings scene `points` (N, 3) to where they were `measured` (N, 3).
@@ -20,12 +23,14 @@ def align(points: Array, measured: Array, tolerances: Array, least: int) -> Arra
     """
     if len(points) < least:
         return None
-    triples = np.random.default_rng(0).integers(len(points), size=(TRIPLES, 3))
+    random = np.random.default_rng(0)
+    triples = random.integers(len(points), size=(TRIPLES, 3))
     differences = _differences(points[triples], measured[triples])
     triples = triples[np.argsort(differences)[:HYPOTHESES]]
     hypotheses = rigid(points[triples], measured[triples], np.ones(triples.shape))
-    moved = points @ np.swapaxes(hypotheses[:, :3, :3], 1, 2) + hypotheses[:, None, :3, 3]
-    squared = np.square(moved - measured).sum(axis=2) / np.square(tolerances)
+    judges = random.permutation(len(points))[:JUDGES]
+    moved = points[judges] @ np.swapaxes(hypotheses[:, :3, :3], 1, 2) + hypotheses[:, None, :3, 3]
+    squared = np.square(moved - measured[judges]).sum(axis=2) / np.square(tolerances[judges])
     best = hypotheses[np.minimum(squared, 1.0).sum(axis=1).argmin()]
     for _ in range(2):
         agree = np.linalg.norm(apply(best, points) - measured, axis=1) < tolerances

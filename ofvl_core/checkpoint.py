@@ -23,6 +23,7 @@ from ofvl_core.checkpoint_folder import (
     save_folder,
 )
 from ofvl_core.device import place
+from ofvl_core.engines.int8 import Quantisation
 from ofvl_core.errors import CheckpointError, OfvlError
 from ofvl_core.network import OFVLMS, Architecture
 from ofvl_core.training.config import TrainConfig
@@ -32,11 +33,17 @@ class SceneRecord(checkpoint_folder.SceneRecord):
     """A scene of the model.
 
     `shares_with` is the scene whose specific convolutions it uses, where it has none of its own;
-    `register_depth` how its data were read, which decides whose pose is meant (see the setting).
+    `register_depth` how its data were read, which decides whose pose is meant (see the setting);
+    `quantisation` how its network computes in int8, None where it has not been prepared for that.
     """
 
     shares_with: str | None = None
     register_depth: bool = True
+    quantisation: Quantisation | None = None
+
+    def unprepared(self) -> "SceneRecord":
+        """What training noted of the scene."""
+        return self.model_copy(update={"quantisation": None})
 
 
 class TrainingRecord(RunRecord):

@@ -12,18 +12,20 @@ from ofvl_core.camera import Camera
 from ofvl_core.checkpoint import load_manifest, load_model
 from ofvl_core.correspondences import Correspondences
 from ofvl_core.covariance import pose_covariance
-from ofvl_core.device import choose_device, place
+from ofvl_core.device import place
+from ofvl_core.engines import Engine, choose_engine, make_engine
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
-from ofvl_core.inference import Inference
+from ofvl_core.looks import InputView, input_view
 from ofvl_core.pose import PoseOptions, estimate_pose
-from ofvl_core.resize import InputView, input_view, require_size
+from ofvl_core.resize import require_size
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What the network said of one image, one row a network cell: N = rows * columns, row by row.
+    """What the network said of one image, one row a network cell.
 
+    The N cells are those of all its looks (`ofvl_core.looks`), each row by row with `columns` in a row.
     `pixels` (N, 2) are those of the image that was given: its full resolution, distorted as it is.
     `scene_coordinates` (N, 3), metres, are in the scene's frame and `uncertainties` (N,), metres, their
     predicted standard deviation along each axis. `inliers` (N,) agree with the pose.
@@ -69,39 +71,47 @@ class Localizer:
     None when all is as asked for.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto", options: PoseOptions = PoseOptions()):
+    def __init__(
+        self,
+        checkpoint: Path,
+        device: str = "auto",
+        options: PoseOptions = PoseOptions(),
+        engine: str = "auto",
+    ):
         """Load a checkpoint folder or a deployment file into memory; the device takes it with `acquire`.
 
-        `device` is 'cpu', 'cuda' or, for CUDA where there is one and its memory suffices, 'auto'. Raises
-        CheckpointError when the checkpoint is missing, damaged or none; ConfigError when CUDA is asked for
-        and absent.
+        `device` is 'cpu', 'cuda' or, for CUDA where there is one and its memory suffices, 'auto'; `engine`
+        one of `ENGINES`. Raises CheckpointError when the checkpoint is missing, damaged or none; ConfigError
+        when CUDA or an engine is asked for and absent.
         """
-        self.device = choose_device(device)
+        self.engine, self.device = choose_engine(engine, device)
         self.note: str | None = None
         self.manifest = load_manifest(Path(checkpoint))
         self.model = load_model(Path(checkpoint), self.manifest, torch.device("cpu"))
         self.scenes = [scene.name for scene in self.manifest.scenes]
         self.options = options
         self._may_use_cpu = device == "auto"
-        self._inference: Inference | None = None
+        self._running: Engine | None = None
 
     def acquire(self) -> None:
         """Put the network on its device, where it is not; the first image would otherwise do so.
 
         Raises ConfigError when a GPU that was insisted on is out of memory.
         """
-        if self._inference is not None:
+        if self._running is not None:
             return
         try:
             place(self.model, self.device)
         except torch.OutOfMemoryError:
             self._turn_to_cpu()
             place(self.model, self.device)
-        self._inference = Inference(self.model, self.device)
+        self._running = make_engine(
+            self.engine, self.model, self.device, lambda scene: self.manifest.scene(scene).quantisation
+        )
 
     def release(self) -> None:
         """Give the device's memory back. The network stays in that of the computer."""
-        self._inference = None
+        self._running = None
         place(self.model, torch.device("cpu"))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -123,7 +133,8 @@ class Localizer:
         NaN, infinite or not positive where it is unknown. It makes the pose several times more accurate.
 
         Raises CheckpointError for an unknown scene, ConfigError when image, camera and depth do not fit one
-        another and when a GPU that was insisted on is out of memory.
+        another, when a GPU that was insisted on is out of memory, and for int8 in a scene that was not
+        prepared for it.
         """
         return self.localize_in_each(image_rgb, camera, [scene], depth)[0]
 
@@ -143,8 +154,8 @@ class Localizer:
                 f"depth is {depth.shape[1]}x{depth.shape[0]}, which is not the shape of a {width}x{height} "
                 "image; use the depth that the driver aligns to the colour image"
             )
-        stride = self.model.architecture.stride
-        views = [input_view(camera, record.input_focal, stride) for record in records]
+        shape = self.model.architecture
+        views = [input_view(camera, record.input_focal, shape.stride, shape.looks) for record in records]
         try:
             predictions = self._predict(image_rgb, scenes, views)
         except torch.OutOfMemoryError:
@@ -170,15 +181,16 @@ class Localizer:
     def _predict(
         self, image_rgb: NDArray[np.uint8], scenes: Sequence[str], views: Sequence[InputView]
     ) -> list[tuple[Array, Array]]:
-        """Scene coordinates and uncertainties in each scene; scenes of one size share the resized image."""
+        """Scene coordinates and uncertainties in each scene; scenes of one size share what is shown."""
         self.acquire()
-        assert self._inference is not None
+        assert self._running is not None
         predictions, there = [], None
         for scene, view in zip(scenes, views, strict=True):
             if view.camera != there:
-                self._inference.put(image_rgb, view.camera)
+                self._running.put(view.shown(image_rgb))
                 there = view.camera
-            predictions.append(self._inference.predict(scene))
+            points, uncertainties = self._running.predict(scene)
+            predictions.append((points[view.cells], uncertainties[view.cells]))
         return predictions
 
     def _solve(

@@ -1,61 +1,17 @@
 """The network's input: its size for a given camera, and images brought to it."""
 
-from dataclasses import dataclass
-from functools import lru_cache
-
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.camera import Camera
 from ofvl_core.errors import ConfigError
-from ofvl_core.geometry import Array
 
 LARGEST_INPUT = 4_000_000
 """Pixels that the network is ever given: thirteen times those of the paper's images. Whoever needs more has
 intrinsics that are not the image's, or so wide a view that no pinhole describes it."""
-
-
-@dataclass(frozen=True, eq=False)
-class InputView:
-    """What depends on a camera and on the focal length that a scene was trained with, and on nothing else.
-
-    `camera` is that of the network's input, N = rows * `columns` its cells. `pixels` (N, 2) are where the
-    cells lie in the image itself; `rays` (N, 2) are their viewing rays on the plane z = 1, distortion undone,
-    NaN for a cell without one. Arrays are read only.
-    """
-
-    camera: Camera
-    pixels: Array
-    rays: Array
-    columns: int
-
-    def sampled(self, depth: NDArray[np.floating]) -> Array:
-        """The cells' depths (N,) of an aligned depth image of any resolution: its nearest pixel, as in
-        training, because a mean over an edge is the depth of nothing. NaN where it is not positive.
-        """
-        scale = np.array(depth.shape[::-1]) / (self.camera.width, self.camera.height)
-        cells = cell_pixels(self.camera.width, self.camera.height, self.camera.width // self.columns)
-        column, row = np.rint((cells + 0.5) * scale - 0.5).astype(np.intp).T
-        depths = depth[row, column].astype(np.float64)
-        return np.where(np.isfinite(depths) & (depths > 0), depths, np.nan)
-
-
-@lru_cache(maxsize=32)
-def input_view(camera: Camera, focal: float, stride: int) -> InputView:
-    """The cells of a camera's images in a scene of that `focal` length. Kept for the cameras used last.
-
-    Raises ConfigError when the input would be absurdly large.
-    """
-    small = affordable_input(camera, focal, stride)
-    pixels = cell_pixels(small.width, small.height, stride)
-    scale = np.array([camera.width / small.width, camera.height / small.height])
-    in_image, rays = (pixels + 0.5) * scale - 0.5, small.rays(pixels)[:, :2]
-    for array in (in_image, rays):
-        array.flags.writeable = False
-    return InputView(small, in_image, rays, small.width // stride)
 
 
 def affordable_input(camera: Camera, focal: float, stride: int) -> Camera:

@@ -80,7 +80,7 @@ def merge(checkpoints: Sequence[Path], out: Path) -> None:
             holder = holders.setdefault(record.name, source)
             if holder is source:
                 manifest.scenes.append(record)
-            elif holder.manifest.scene(record.name) != record:
+            elif holder.manifest.scene(record.name).unprepared() != record.unprepared():
                 raise _different(record.name, holder, source, "camera, frames or whose convolutions it uses")
         for training in source.manifest.trainings:
             known = [_identity(one) for one in manifest.trainings]

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from ofvl_core.device import DEVICES
+from ofvl_core.engines import ENGINES
 from ofvl_core.tracking import TrackingOptions
 from ofvl_core.trust import TrustOptions
 from ofvl_ros import initialpose
@@ -30,6 +31,12 @@ PARAMETERS = {
         changeable=True,
     ),
     "device": Spec("auto", "auto takes CUDA where there is some", one_of(*DEVICES)),
+    "engine": Spec(
+        "auto",
+        "what runs the network; auto is torch, but openvino-int8 on a CPU for scenes that 'ofvl quantise' "
+        "prepared",
+        one_of(*ENGINES),
+    ),
     "autostart": Spec(
         True, "configure and activate at start; false leaves that to a lifecycle manager or ros2 lifecycle"
     ),

@@ -17,6 +17,7 @@ from ofvl_core.pose import estimate_pose
 from ofvl_core.resize import normalise, resize
 from ofvl_core.training.augmentation import (
     BatchSource,
+    blur,
     cell_targets,
     random_warp,
     scene_frame,
@@ -155,6 +156,32 @@ def test_outside_is_grey_or_as_in_the_paper_random(frames):
 
     assert len(corners("grey")) == 1
     assert len(corners("random")) == 8
+
+
+def test_views_reach_the_ends_of_their_ranges_or_a_random_share_of_them():
+    """Half of the views that go a random share of the way are turned by less than a fifth of the range."""
+
+    def turns(reach):
+        random, ranges = np.random.default_rng(0), Augmentation(shear_deg=0, reach=reach)
+        warps = np.stack([random_warp(INPUT, STORED, ranges, random) for _ in range(2000)])
+        return np.abs(np.degrees(np.arctan2(warps[:, 1, 0], warps[:, 0, 0]))) / ranges.rotation_deg
+
+    assert np.allclose(np.quantile(turns("full"), (0.25, 0.5, 0.75, 1.0)), (0.25, 0.5, 0.75, 1.0), atol=0.04)
+    assert np.allclose(np.quantile(turns("random"), (0.25, 0.5, 0.75)), (0.09, 0.19, 0.41), atol=0.04)
+    assert 0.9 < turns("random").max() <= 1 + 1e-9
+
+
+def test_blur_is_a_motion_along_its_direction():
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 240
+    blur(image, 0.5, 0.0)
+    assert image[20, 20, 0] == 240, "less than a pixel is no blur"
+    blur(image, 8.0, 0.0)
+    row, column = np.nonzero(image[..., 0])
+    assert set(row) == {20}
+    assert 16 <= column.min() < column.max() <= 24
+    assert abs(int(image[..., 0].sum()) - 240) < 20
+    assert np.mean(column) == 20
 
 
 def test_identity_ranges_are_the_plain_resize():

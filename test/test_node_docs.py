@@ -40,7 +40,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 
 CORE = (
     *("camera", "checkpoint", "deployment", "device", "localizer", "pose", "resize", "tracking", "trust"),
-    "recording/images",
+    *("engines/__init__", "engines/int8", "recording/images"),
 )
 """Modules of the core whose sentences the localizer passes on."""
 

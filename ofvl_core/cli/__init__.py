@@ -16,9 +16,11 @@ from ofvl_core.cli.console import stderr
 from ofvl_core.cli.data import app as data_app
 from ofvl_core.cli.deploy import deploy
 from ofvl_core.cli.evaluate import evaluate
+from ofvl_core.cli.export import export
 from ofvl_core.cli.info import info
 from ofvl_core.cli.livl import app as livl_app
 from ofvl_core.cli.localize import localize
+from ofvl_core.cli.quantise import quantise
 from ofvl_core.cli.scenes import add_scene, merge, remove_scene
 from ofvl_core.cli.score import score
 from ofvl_core.cli.settings import config
@@ -43,11 +45,13 @@ for command in (
     merge,
     evaluate,
     calibrate,
+    quantise,
     score,
     ablate,
     localize,
     info,
     deploy,
+    export,
 ):
     app.command()(command)
 app.add_typer(bag_app, name="bag")

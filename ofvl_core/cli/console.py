@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ofvl_core.device import DEVICES
+from ofvl_core.engines import ENGINES
 from ofvl_core.errors import ConfigError
 from ofvl_core.evaluation import THRESHOLDS
 from ofvl_core.files import write_json
@@ -33,6 +34,14 @@ ThresholdOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(metavar="|".join(DEVICES), help="Where the network runs.")]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"What runs it: {', '.join(ENGINES)}. auto is torch, but openvino-int8 on a CPU for scenes that "
+        "`ofvl quantise` prepared.",
+    ),
+]
 
 
 def progress_bar(hidden: bool = False) -> Progress:

@@ -8,6 +8,7 @@ import typer
 from ofvl_core.checkpoint import Manifest
 from ofvl_core.cli.console import (
     DeviceOption,
+    EngineOption,
     JsonOption,
     ThresholdOption,
     emit_json,
@@ -39,13 +40,14 @@ def evaluate(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
 ) -> None:
     """Localize every frame of a split; print median errors, shares within thresholds and the model's size.
 
     A frame without a pose is a failure and counts as one. Averages are unweighted means over scenes.
     """
     thresholds = parse_thresholds(threshold)
-    localizer = Localizer(checkpoint, device)
+    localizer = Localizer(checkpoint, device, engine=engine)
     scenes = [as_trained(path, localizer.manifest) for path in find_scenes(data)]
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))

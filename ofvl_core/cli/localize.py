@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from ofvl_core.camera import Camera
-from ofvl_core.cli.console import DeviceOption
+from ofvl_core.cli.console import DeviceOption, EngineOption
 from ofvl_core.datasets.images import read_color
 from ofvl_core.datasets.posed import read_intrinsics
 from ofvl_core.errors import ConfigError
@@ -31,12 +31,13 @@ def localize(
         typer.Option(metavar="FILE", help="Also write the poses there, stamped with the image's place."),
     ] = None,
     device: DeviceOption = "auto",
+    engine: EngineOption = "auto",
 ) -> None:
     """Print one JSON line an image: pose of the optical frame in the scene's frame, and its covariance.
 
     The covariance is of x, y, z, metres, and rotations about the scene's axes, radians, as in ROS.
     """
-    localizer = Localizer(checkpoint, device)
+    localizer = Localizer(checkpoint, device, engine=engine)
     trained = localizer.manifest.scene(scene).camera
     matrix = None if intrinsics is None else read_intrinsics(intrinsics)
     found = []

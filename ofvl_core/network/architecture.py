@@ -12,8 +12,8 @@ Size = Annotated[int, Field(gt=0)]
 class Architecture(BaseModel):
     """Shape of the network. The defaults are the paper's; `input_height` is that of the resized image.
 
-    `name` is for people. `attention` False leaves the task-specific attention out (EXP1 of the paper's
-    Table 7).
+    `name` is for people. `looks` is how often the network looks at an image (`ofvl_core.looks`). `attention`
+    False leaves the task-specific attention out (EXP1 of the paper's Table 7).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,6 +28,7 @@ class Architecture(BaseModel):
     branch_width: Size = 64
     head_kernel: Literal[1, 3] = 3
     input_height: Size = 480
+    looks: Annotated[int, Field(ge=1, le=5)] = 1
     sharing: Sharing = "conv_scored"
     attention: bool = True
 
@@ -62,6 +63,7 @@ ARCHITECTURES = {
             branch_width=128,
             head_kernel=1,
             input_height=120,
+            looks=5,
         ),
     )
 }

@@ -24,8 +24,7 @@ from ofvl_core.training.ahead import DrawnAhead, put
 from ofvl_core.training.config import Augmentation
 from ofvl_core.training.packed import PackedFrames
 from ofvl_core.training.view_synthesis import random_motion, synthesise
-
-GREY = 128
+from ofvl_core.warps import GREY, unwarped, warp, warp_images
 
 FRAMES_FOR_SCENE_FRAME = 256
 """Frames that stand for all when a scene's mean and extent are measured."""
@@ -146,37 +145,14 @@ def _to_device(view: _View, device: torch.device) -> Batch:
 def random_warp(input_camera: Camera, stored: Camera, ranges: Augmentation, random: Generator) -> Array:
     """Affine map (2, 3) from a pixel of the network's input to a pixel of the stored image.
 
-    Every view goes a random share of the way to the ranges' ends. With all of it, next to no view would be
-    filled to its corners as a robot's images are, and the network would see those as closer than they are.
+    With the full ranges, next to no view is filled to its corners as a robot's images are, and the network
+    takes those for closer than they are; so each view goes but a random share of the way to their ends.
     """
-    share = random.random()
+    share = random.random() if ranges.reach == "random" else 1.0
     scale = np.exp(share * random.uniform(*np.log(ranges.scale)))
     angle, shear = np.radians(share * random.uniform(-1, 1, 2) * (ranges.rotation_deg, ranges.shear_deg))
-    shift = share * random.uniform(-1, 1, 2) * ranges.shift * (input_camera.width, input_camera.height)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    linear = rotation @ np.array([[1.0, np.tan(shear)], [0.0, 1.0]]) / scale
-    centre = np.array([input_camera.width - 1, input_camera.height - 1]) / 2
-    original_from_warped = np.eye(3)
-    original_from_warped[:2] = np.column_stack([linear, centre - linear @ (centre + shift)])
-    return unwarped(input_camera, stored) @ original_from_warped
-
-
-def unwarped(input_camera: Camera, stored: Camera) -> Array:
-    """The map (2, 3) from input to stored pixels of a plain resize: c -> (c + 0.5) s - 0.5."""
-    x, y = stored.width / input_camera.width, stored.height / input_camera.height
-    return np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
-
-
-def warp_images(
-    images: NDArray[np.uint8], stored_from_input: Array, fills: NDArray[np.integer], camera: Camera
-) -> NDArray[np.uint8]:
-    """Images (B, H, W, 3) seen through the warps (B, 2, 3): sampled bilinearly at every pixel of the input
-    `camera`, outside of the colours `fills` (B, 3)."""
-    size, flags = (camera.width, camera.height), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = np.empty((len(images), camera.height, camera.width, 3), np.uint8)
-    for image, warp, fill, result in zip(images, stored_from_input, fills, warped, strict=True):
-        cv2.warpAffine(image, warp, size, result, flags, cv2.BORDER_CONSTANT, fill.tolist())
-    return warped
+    shift = share * random.uniform(-1, 1, 2) * ranges.shift
+    return warp(input_camera, stored, scale, angle, shear, tuple(shift))
 
 
 def cell_targets(

@@ -24,6 +24,11 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    reach: Literal["random", "full"] = Field(
+        "random",
+        description="how far a view's scale, rotation, shear and shift go in their ranges: in each view to a "
+        "random share of them, or as in the paper to their ends",
+    )
     scale: tuple[Positive, Positive] = (0.7, 1.5)
     rotation_deg: float = Field(30.0, ge=0, le=180)
     shear_deg: float = Field(10.0, ge=0, lt=90)
@@ -46,7 +51,7 @@ class Augmentation(BaseModel):
 
 AUGMENTATIONS = {
     "handheld": Augmentation(),
-    "paper": Augmentation(contrast=0.0, blur=0.0, synthesised=0.0, fill="random"),
+    "paper": Augmentation(reach="full", contrast=0.0, blur=0.0, synthesised=0.0, fill="random"),
     "robot": Augmentation(
         scale=(0.8, 1.25), rotation_deg=4.0, shear_deg=0.0, shift=0.1, blur=0.0, synthesised=0.0
     ),

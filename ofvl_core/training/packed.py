@@ -28,10 +28,7 @@ from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.errors import ConfigError, DataError
 from ofvl_core.geometry import Array
 from ofvl_core.resize import resize
-
-OVERSAMPLING = 2
-"""Stored images are this many times the network's input where the originals are as large, so that zooming in
-finds detail."""
+from ofvl_core.warps import stored_camera
 
 FRAMES_AT_ONCE = 32
 """Decoded frames held while a pack is written."""
@@ -74,8 +71,7 @@ def pack_frames(
     for frame in frames:
         if with_depth and frame.depth is None:
             raise DataError(f"{frame.color}: has no depth beside it; training needs depth for every frame")
-    width, height = camera.width * OVERSAMPLING, camera.height * OVERSAMPLING
-    stored = camera.resized(width, height) if width < scene.camera.width else scene.camera
+    stored = stored_camera(scene.camera, camera)
     source = _Source(scene, frames, stored, with_depth)
     arrays = _in_memory(source, on_frame) if cache is None else _cached(source, cache, on_frame)
     poses = np.stack([frame.world_from_camera for frame in frames])
