@@ -6,6 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads must not spin beside nodes
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,9 @@ from ofvl_core.simulation import simulate
 from ofvl_core.training.config import Augmentation, TrainConfig
 from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.run import train
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no error
+hypothesis.settings.load_profile("no clock")
 
 REAL_DATA = Path(os.environ.get("OFVL_DATA", Path(__file__).parents[1] / "../shared/data"))
 UNWARPED = Augmentation(
