@@ -2,12 +2,17 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from test_cli import ofvl, refused
 
+from ofvl_core import pretrained
 from ofvl_core.checkpoint import load_manifest
+from ofvl_core.cli.scenes import add_scene
 from ofvl_core.datasets import load_scene
+from ofvl_core.errors import CheckpointError
+from ofvl_core.training.config import TrainConfig
 
 SMALL = (
     "--set", "batch_size=2", "--set", "augmentation=robot", "--set",
@@ -56,6 +61,23 @@ def test_from_one_scene_to_one_file(base, tiny_scenes, tmp_path):
     assert found[0] == found[1]
     ofvl("deploy", file, "--out", tmp_path / "half.safetensors", "--half")
     assert (tmp_path / "half.safetensors").stat().st_size < 0.7 * file.stat().st_size
+
+
+def test_the_first_scene_starts_from_the_pretrained_model(base, tiny_scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, "FILE", tmp_path / "shipped.safetensors")
+    word, few = Path("pretrained"), {"iterations": 2, "changes": ["batch_size=2"]}
+    with pytest.raises(CheckpointError, match=r"missing.*scripts/pretrain.py"):
+        add_scene(word, tiny_scenes[1], Path("first"), **few)
+    ofvl("deploy", base, "--out", tmp_path / "shipped.safetensors", "--half")
+    add_scene(word, tiny_scenes[1], Path("first"), **few)
+    manifest = load_manifest(Path("first"))
+    assert [scene.name for scene in manifest.scenes] == ["room_2"]
+    assert manifest.architecture == load_manifest(base).architecture
+    assert manifest.training.config.augmentation == TrainConfig().augmentation  # not the base's
+    shutil.copytree(base, word)  # what is there comes first
+    add_scene(word, tiny_scenes[1], Path("second"), **few)
+    assert [scene.name for scene in load_manifest(Path("second")).scenes] == ["room_1", "room_2"]
 
 
 def test_what_makes_no_sense_is_one_sentence(base, tiny_scenes, tmp_path):

@@ -12,6 +12,7 @@ from ofvl_core.cli.settings import ConfigOption, PresetOption, SetOption, layers
 from ofvl_core.cli.train import CacheOption, MonitorOption, ResumeOption, TrainingProgress, conclude_training
 from ofvl_core.datasets import load_scene
 from ofvl_core.device import choose_device
+from ofvl_core.pretrained import is_pretrained, pretrained
 from ofvl_core.training.add_scene import add_scene as run
 from ofvl_core.training.config import make_config
 from ofvl_core.training.loop import Surroundings
@@ -23,7 +24,13 @@ NewOption = Annotated[Path, typer.Option(metavar="NEW", help="Folder of the new 
 
 
 def add_scene(
-    checkpoint: CheckpointArgument,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="Folder of a checkpoint, a deployment file, or `pretrained` for the model of this package.",
+        ),
+    ],
     scene: Annotated[Path, typer.Argument(metavar="SCENE", help="Folder of the new scene.")],
     out: NewOption,
     share_with: Annotated[
@@ -45,16 +52,23 @@ def add_scene(
     """Add a scene to a trained model, whose other scenes stay as they are, bit by bit.
 
     The new scene starts like the old one that its images resemble most. Settings are those of the latest
-    training, changed by the options.
+    training, changed by the options. `pretrained`, where no file or folder has that name, is a model of rooms
+    that stay out of the new one; its settings are the defaults.
     """
-    before = load_manifest(out if resume else checkpoint).training.config.model_dump()
+    alone = is_pretrained(checkpoint)
+    if alone:
+        checkpoint = pretrained()
+    base = load_manifest(out if resume else checkpoint)
+    before = base.training.config.model_dump()
+    if alone and not resume:
+        before = {"network": base.architecture.model_dump()}
     given = layers(preset, config, changes, iterations=iterations, max_minutes=max_minutes)
     settings = make_config(before, *given)
     data = load_scene(scene, settings.register_depth)
     chosen = choose_device(device)
     with TrainingProgress([data.name], settings.iterations) as progress:
         surroundings = Surroundings(chosen, cache, monitor, progress.on_load, progress.on_step)
-        run(checkpoint, data, settings, out, surroundings, share_with=share_with, resume=resume)
+        run(checkpoint, data, settings, out, surroundings, share_with=share_with, alone=alone, resume=resume)
     conclude_training(out)
 
 

@@ -1,9 +1,8 @@
 """A scene that joins a trained model (paper Sec. 4.6).
 
 Everything in the model stays as it is, bit by bit: what the scenes share, and what is theirs alone. The new
-scene's own parameters are trained by the same loop as any. In the backbone they start from those of the
-scene that it resembles most. Its head starts anew: that scene's coordinates are none of its own, and to
-unlearn them takes longer than to learn.
+scene's own parameters start, in the backbone, from those of the scene that it resembles most. Its head starts
+anew: that scene's coordinates are none of its own, and to unlearn them takes longer than to learn.
 """
 
 import logging
@@ -34,6 +33,7 @@ def add_scene(
     surroundings: Surroundings,
     *,
     share_with: str | None = None,
+    alone: bool = False,
     resume: bool = False,
 ) -> bool:
     """Add `scene` to the model in `checkpoint`, a folder or a deployment file, and leave that in `out`.
@@ -41,10 +41,11 @@ def add_scene(
     True when training ran to its end; it stops and resumes as `training.run.train` does. `checkpoint` stays
     as it is. With `share_with` the new scene uses that scene's specific convolutions, without a copy, and its
     normalisation and attention start like that scene's; else all of them start like those of the nearest
-    scene by `divergences`.
+    scene by `divergences`. `alone` leaves the scenes of `checkpoint` out of the new model.
 
     Raises CheckpointError when `checkpoint` is unfinished or lacks `share_with`, and for `out` as `train`
-    does; ConfigError when `config` asks for another network or the scene's name is taken.
+    does; ConfigError when `config` asks for another network, the scene's name is taken, or the scene is to
+    share with one that is left out.
     """
     scene = scene.holding_out(config.holdout)
     base = load_manifest(checkpoint)
@@ -54,12 +55,15 @@ def add_scene(
             f"the network of the settings is not that of {checkpoint}, which a new scene cannot change; "
             "leave out the preset and settings of the network"
         )
+    if alone and share_with is not None:
+        raise ConfigError(f"the scenes of {checkpoint} stay out of the new model; leave out --share-with")
     owner = None if share_with is None else base.scene(share_with).shares_with or share_with
+    others = [] if alone else base.scenes
     device = worker_device(surroundings.device)
     if resume:
         manifest = resumed([scene], config, out)
         before = (manifest.scenes[:-1], manifest.trainings[:-1], manifest.scenes[-1].shares_with)
-        if before != (base.scenes, base.trainings, owner):
+        if before != (others, base.trainings, owner):
             raise CheckpointError(
                 f"{out} was begun from another checkpoint or --share-with; give the same ones to resume"
             )
@@ -73,10 +77,12 @@ def add_scene(
         record = scene_record(scene, config).model_copy(update={"shares_with": owner})
         training = TrainingRecord(scenes=[scene.name], config=config)
         manifest = base.model_copy(
-            update={"scenes": [*base.scenes, record], "trainings": [*base.trainings, training]}
+            update={"scenes": [*others, record], "trainings": [*base.trainings, training]}
         )
         model = load_model(checkpoint, base, device)
         _add(model, scene, record.input_focal, config.seed, share_with)
+        for left_out in base.scenes if alone else ():
+            model.remove_scene(left_out.name)
     model.requires_grad_(False)
     for parameter in model.scene_parameters(scene.name):
         parameter.requires_grad_()

@@ -1,0 +1,102 @@
+"""How a new scene is trained beside frozen ones: all that is its own, and in the end its head alone.
+
+Where the head looks at single cells, the backbone rests for the last `SHARE` of the schedule, and the head
+goes on with the cells of a `FeatureBuffer`. Losses and learning rate run through both parts as through a
+training of its own.
+"""
+
+import time
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofvl_core.network import Prediction
+from ofvl_core.network.ofvl_ms import LOG_UNCERTAINTY_RANGE
+from ofvl_core.network.sharing import scene_key
+from ofvl_core.training.augmentation import Batch
+from ofvl_core.training.feature_buffer import FeatureBuffer, fill_buffer
+from ofvl_core.training.loop import Step
+from ofvl_core.training.losses import reprojection_loss, scene_coordinate_loss
+from ofvl_core.training.optimisation import distance_warmup, learning_rate, reprojection_clamp
+from ofvl_core.training.trainer import Trainer
+
+SHARE = 0.5
+"""Of the schedule, in which the head is trained alone."""
+
+FILLING = 0.25
+"""Of that share, at most, in which the buffer is filled when time is limited."""
+
+STEPS = 4
+"""Updates of the head in one iteration, which together take about as long as one of the whole network."""
+
+CELLS_A_STEP = 2048
+
+
+class NewSceneTrainer(Trainer):
+    """A `Trainer` whose scenes' heads go on alone after the first part of the schedule."""
+
+    def step(self, iteration: int, progress: float, stop: bool = False, seconds: float = 0.0) -> Step:
+        """Train on a batch of every scene, or later on cells of all its views; see `Trainer.step`."""
+        together = 1 - SHARE if self.model.architecture.head_kernel == 1 else 1.0
+        if progress < together:
+            return super().step(iteration, progress / together, stop, seconds)
+        return self._train_heads(iteration, (progress - together) / SHARE, stop, seconds)
+
+    def _train_heads(self, iteration: int, progress: float, stop: bool, seconds: float) -> Step:
+        """Update the heads; `progress` runs from 0 to 1 over their part of the schedule."""
+        self.model.eval()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config, progress)
+        rows = {scene: self._rows(scene, iteration) for scene in self.sources}
+        for update in range(STEPS):
+            self.optimizer.zero_grad(set_to_none=True)
+            losses = {
+                scene: self._backward_head(scene, chosen[update], progress) for scene, chosen in rows.items()
+            }
+            step = self._agree(losses, stop, seconds, [])
+            self.optimizer.step()
+        return step
+
+    def _rows(self, scene: int, iteration: int) -> Tensor:
+        """Random cells (STEPS, CELLS_A_STEP) of a scene's buffer."""
+        random = np.random.default_rng((*self.sources[scene].seed, iteration))
+        rows = random.integers(len(self._cells[scene].features), size=(STEPS, CELLS_A_STEP))
+        return torch.from_numpy(rows).to(self.device)
+
+    @cached_property
+    def _cells(self) -> dict[int, FeatureBuffer]:
+        """The cells of this worker's scenes, computed when the backbone comes to rest."""
+        minutes, start = self.config.max_minutes, time.monotonic()
+
+        def filled_for_long() -> bool:
+            return minutes is not None and time.monotonic() - start > 60 * minutes * SHARE * FILLING
+
+        return {
+            scene: fill_buffer(source, partial(self._features, self.scenes[scene]), filled_for_long)
+            for scene, source in self.sources.items()
+        }
+
+    def _features(self, scene: str, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            return self.model.backbone(images.to(memory_format=torch.channels_last), scene)
+
+    def _backward_head(self, scene: int, rows: Tensor, progress: float) -> Tensor:
+        features, batch = self._cells[scene].gather(rows)
+        head = self.model.head.modules_by_scene[scene_key(self.scenes[scene])].train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            output = head(features if self.mixed_precision else features.float())
+        by_cell = output[0].permute(2, 0, 1)[..., None]
+        prediction = Prediction(by_cell[:, :3], by_cell[:, 3:].clamp(*LOG_UNCERTAINTY_RANGE))
+        loss = self._loss(prediction, batch, self.sources[scene].frames.input_camera.focal, progress)
+        loss.backward()
+        self.team.mean_of_scene(scene, [own.grad for own in self.own[scene] if own.grad is not None])
+        self.team.mean_of_scene(scene, self.own_statistics[scene])
+        return loss.detach()
+
+    def _loss(self, prediction: Prediction, batch: Batch, focal: float, progress: float) -> Tensor:
+        distance_share = distance_warmup(self.config, progress)
+        loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
+        clamp = reprojection_clamp(self.config, progress)
+        return loss if clamp is None else loss + reprojection_loss(prediction, batch, focal, clamp)
