@@ -17,6 +17,7 @@ from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.network import OFVLMS
 from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.head_training import NewSceneTrainer
 from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.nearest import divergences
 from ofvl_core.training.run import resumed, run, scene_record
@@ -91,7 +92,7 @@ def add_scene(
         place(model, device)
         return model
 
-    return run(manifest, make_model, [scene], out, surroundings)
+    return run(manifest, make_model, [scene], out, surroundings, NewSceneTrainer)
 
 
 def _add(model: OFVLMS, scene: SceneData, input_focal: float, seed: int, share_with: str | None) -> None:

@@ -93,9 +93,11 @@ def run(
     scenes: Sequence[SceneData],
     out: Path,
     surroundings: Surroundings,
+    kind: type[Trainer] = Trainer,
 ) -> bool:
     """Train the parameters that require gradients as the manifest's latest training says; see `train`.
 
+    `kind` is the trainer whose steps these are.
     When that is done its covariance is calibrated on what the scenes hold out.
     """
     training = manifest.training
@@ -106,7 +108,7 @@ def run(
             frames = _load(manifest, scenes, team, surroundings)
             on_step = surroundings.on_step
             try:
-                _Run(manifest, make_model(team.device), frames, out, team, monitor, on_step).run()
+                _Run(manifest, make_model(team.device), frames, out, team, monitor, on_step, kind).run()
             finally:
                 if monitor is not None:
                     monitor.close()
@@ -191,6 +193,7 @@ class _Run(TrainingLoop):
         team: Team,
         monitor: Monitor | None,
         on_step: Callable[[int, list[float]], None],
+        kind: type[Trainer],
     ):
         self.manifest, self.record, self.schedule = manifest, manifest.training, manifest.training.config
         self.model, self.out, self.team = model, out, team
@@ -214,7 +217,7 @@ class _Run(TrainingLoop):
             )
             for number, packed in frames.items()
         }
-        self.trainer = Trainer(model, self.record.scenes, sources, config, self.combination, team)
+        self.trainer = kind(model, self.record.scenes, sources, config, self.combination, team)
         if manifest.optimizer:
             restore_optimizer(model, self.trainer.optimizer, read_tensors(out / manifest.optimizer))
 
