@@ -239,6 +239,18 @@ def test_an_interrupted_addition_is_resumed(base, added, rooms, tmp_path, stoppe
     assert all(torch.allclose(whole[name].float(), parts[name].float(), atol=1e-5) for name in whole)
 
 
+def test_the_backbone_rests_in_the_end(base, added, rooms, tmp_path):
+    def interrupt(iteration, losses):
+        if iteration == ITERATIONS - 2:
+            signal.raise_signal(signal.SIGINT)
+
+    add_scene(base, rooms["new"], settings(), tmp_path / "part", Surroundings(CPU, on_step=interrupt))
+    before, after = load(tmp_path / "part").state_dict(), load(added).state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(name.startswith("head.modules_by_scene.scene_new") for name in changed)
+
+
 def test_time_ends_both_parts(base, rooms, tmp_path):
     config = settings(iterations=10**6, max_minutes=0.02)
     assert add_scene(base, rooms["new"], config, tmp_path / "out", HERE)
