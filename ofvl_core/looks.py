@@ -34,7 +34,7 @@ LOOKS = (
     Look(0.85, 12.0, (0.0, 0.5)),
 )
 """In the order in which they are taken. The first is the image as it is; all are well within the views that
-training shows, and no two have their cells at the same places."""
+`handheld` training shows, and no two have their cells at the same places."""
 
 
 @dataclass(frozen=True, eq=False)

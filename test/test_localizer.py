@@ -54,11 +54,10 @@ def test_what_is_said_of_a_pose(tiny, room, views):
 
 
 def test_cells_lie_where_the_image_shows_them(tiny, room, views):
-    """In its own pixels, row by row in the first look: what the inliers' coordinates project to."""
+    """In its own pixels, row by row: what the inliers' coordinates project to."""
     found = tiny.localize(views[0][0], room.camera, room.name)
     cells = found.cells
-    assert len(cells.pixels) > 4 * 300
-    rows = cells.pixels[:300].reshape(15, cells.columns, 2)
+    rows = cells.pixels.reshape(-1, cells.columns, 2)
     assert np.allclose(np.diff(rows[..., 0], axis=1), np.diff(rows[..., 0], axis=1)[0, 0])
     assert (np.diff(rows[..., 0], axis=1) > 0).all()
     assert (np.diff(rows[..., 1], axis=0) > 0).all()

@@ -68,8 +68,8 @@ def test_depths_are_those_of_the_pixels():
 
 
 def test_a_network_may_look_as_often_as_there_are_looks():
-    assert ARCHITECTURES["ofvl_ms_lite"].looks == len(LOOKS)
-    assert {ARCHITECTURES[f"ofvl_ms{size}"].looks for size in (18, 34, 50)} == {1}
+    assert {architecture.looks for architecture in ARCHITECTURES.values()} == {1}
+    assert Architecture(depths=(1, 1, 1, 1), looks=len(LOOKS)).looks == len(LOOKS)
     with pytest.raises(ValueError, match="looks"):
         Architecture(depths=(1, 1, 1, 1), looks=len(LOOKS) + 1)
 

@@ -63,7 +63,6 @@ ARCHITECTURES = {
             branch_width=128,
             head_kernel=1,
             input_height=120,
-            looks=5,
         ),
     )
 }
