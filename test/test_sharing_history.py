@@ -104,14 +104,14 @@ def test_info_tells_and_draws_the_history(checkpoint, tmp_path, capsys, suffix):
     info(str(checkpoint), json=str(written), plot=picture)
     content = json.loads(written.read_text())
     histories = [(layer["shared"], layer["flips"], layer["since"]) for layer in content["layers"]]
-    assert histories == [(True, 1, 10) if n % 2 == 0 else (False, 0, 5) for n in range(13)]
+    assert histories == [(True, 1, 10) if n % 2 == 0 else (False, 0, 5) for n in range(15)]
     parameters = content["parameters"]
     borrowed = parameters["specific_convolutions"]
     assert parameters["total"] == parameters["single_scene"] + 2 * parameters["per_scene"] - borrowed
     assert [record["scenes"] for record in content["trainings"]] == [["a", "b"], ["c"]]
     output = capsys.readouterr().out
     assert "convolutions of b" in output
-    assert "block 4 shortcut conv" in output
+    assert "block 5 shortcut conv" in output
     assert max(map(len, output.splitlines())) <= 80
     if suffix == ".png":
         assert cv2.imread(str(picture)) is not None

@@ -110,12 +110,12 @@ def test_scenes_are_dealt_out():
 )
 def test_several_workers_train_the_model_that_one_does(data, tmp_path, teams, settings):
     """Workers send parameters, statistics, scores' gradients and losses of their scenes."""
-    train(data, tmp_path / "one", 1, "--iterations", "4", *settings)
+    train(data, tmp_path / "one", 1, "--iterations", "3", *settings)
     one = load_manifest(tmp_path / "one").training
     assert max(abs(a - b) for a, b in zip(one.sharing[0], one.sharing[-1], strict=True)) > 1e-3
     for workers in teams:
         out = tmp_path / str(workers)
-        train(data, out, workers, "--iterations", "4", *settings)
+        train(data, out, workers, "--iterations", "3", *settings)
         same(tmp_path / "one", out)
         other = load_manifest(out).training
         assert other.finished
