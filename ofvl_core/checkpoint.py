@@ -157,6 +157,21 @@ def assemble(manifest: Manifest, tensors: Mapping[str, Tensor]) -> OFVLMS:
     return model
 
 
+def load_folder(path: Path, verb: str) -> Manifest:
+    """The manifest of a finished checkpoint whose folder is to take a result: what `verb` says is done to it.
+
+    Raises CheckpointError for a deployment file, and when the latest training was interrupted.
+    """
+    if path.is_file():
+        raise CheckpointError(
+            f"{path} is a file, and deployment files stay as they are; {verb} the folder that it was made of "
+            "and run ofvl deploy again"
+        )
+    manifest = load_manifest(path)
+    require_finished(path, manifest)
+    return manifest
+
+
 def require_finished(path: Path, manifest: Manifest) -> None:
     """Raises CheckpointError when the latest training of the checkpoint was interrupted."""
     if not manifest.training.finished:

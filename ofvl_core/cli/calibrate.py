@@ -7,12 +7,11 @@ import typer
 from rich.table import Table
 
 from ofvl_core.calibration import calibrated
-from ofvl_core.checkpoint import load_manifest, require_finished
+from ofvl_core.checkpoint import load_folder
 from ofvl_core.checkpoint_folder import save_manifest
 from ofvl_core.cli.console import DeviceOption, JsonOption, emit_json, progress_bar, stdout
 from ofvl_core.cli.evaluate import as_trained
 from ofvl_core.datasets import find_scenes
-from ofvl_core.errors import CheckpointError
 from ofvl_core.localizer import Localizer
 
 
@@ -28,13 +27,7 @@ def calibrate(
     This replaces what training found by the frames it held out. Scenes trained together are calibrated
     together.
     """
-    if checkpoint.is_file():
-        raise CheckpointError(
-            f"{checkpoint} is a file, and deployment files stay as they are; calibrate the folder that it "
-            "was made of and run ofvl deploy again"
-        )
-    manifest = load_manifest(checkpoint)
-    require_finished(checkpoint, manifest)
+    manifest = load_folder(checkpoint, "calibrate")
     scenes = [as_trained(path, manifest) for path in find_scenes(data)]
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ofvl_core.checkpoint import load_manifest, require_finished
+from ofvl_core.checkpoint import load_folder
 from ofvl_core.checkpoint_folder import save_manifest
 from ofvl_core.cli.console import JsonOption, emit_json, print_rows, progress_bar
 from ofvl_core.cli.evaluate import as_trained
 from ofvl_core.datasets import find_scenes
 from ofvl_core.datasets.scene import HOLDOUT
-from ofvl_core.errors import CheckpointError
 from ofvl_core.quantisation import as_held_out, quantised
 
 
@@ -25,13 +24,7 @@ def quantise(
     Ranges are measured on training images. Frames that training held out decide: where the median error of
     their poses grows by more than 5 %, nothing is kept.
     """
-    if checkpoint.is_file():
-        raise CheckpointError(
-            f"{checkpoint} is a file, and deployment files stay as they are; quantise the folder that it was "
-            "made of and run ofvl deploy again"
-        )
-    manifest = load_manifest(checkpoint)
-    require_finished(checkpoint, manifest)
+    manifest = load_folder(checkpoint, "quantise")
     scenes = [as_held_out(as_trained(path, manifest), manifest) for path in find_scenes(data)]
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=2 * sum(len(scene.splits[HOLDOUT]) for scene in scenes))

@@ -189,7 +189,11 @@ class OFVLMS(nn.Module):
 
     def forward(self, images: Tensor, scene: str) -> Prediction:
         """Predict one scene's coordinates for a batch of its images."""
-        output = self.head(self.backbone(images, scene), scene)
+        return self.regress(self.backbone(images, scene), scene)
+
+    def regress(self, features: Tensor, scene: str) -> Prediction:
+        """What a scene's head says of the backbone's features (B, C, h, w)."""
+        output = self.head(features, scene)
         return Prediction(output[:, :3], output[:, 3:].clamp(*LOG_UNCERTAINTY_RANGE))
 
     def _add_scene(self, scene: str, like: str | None = None) -> None:

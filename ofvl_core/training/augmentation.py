@@ -100,10 +100,12 @@ def _draw_view(
     fills = random.integers(256, size=(size, 3)) if ranges.fill == "random" else np.full((size, 3), GREY)
     contrast, brightness = random.uniform(-1, 1, (2, size, 1, 1, 1))
     light = np.stack([1 + contrast * ranges.contrast, brightness * ranges.brightness / 127.5])
-    images = warp_images(frames.images[indices], warps, fills, frames.input_camera)
+    camera, moved = frames.input_camera, random.random(size) < ranges.synthesised
+    images = np.empty((size, camera.height, camera.width, 3), np.uint8)
+    images[~moved] = warp_images(frames.images[indices[~moved]], warps[~moved], fills[~moved], camera)
     cells = cell_targets(frames, indices, warps, stride)
     world_from_camera = frames.world_from_camera[indices]
-    for view in np.flatnonzero(random.random(size) < ranges.synthesised):
+    for view in np.flatnonzero(moved):
         motion = random_motion(frames, indices[view], ranges, random)
         images[view], cells.coordinates[view], cells.valid[view, 0] = synthesise(
             frames, indices[view], warps[view], motion, fills[view], stride

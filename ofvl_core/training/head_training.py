@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 
 from ofvl_core.network import Prediction
-from ofvl_core.network.ofvl_ms import LOG_UNCERTAINTY_RANGE
 from ofvl_core.network.sharing import scene_key
-from ofvl_core.training.augmentation import Batch
 from ofvl_core.training.feature_buffer import FeatureBuffer, fill_buffer
 from ofvl_core.training.loop import Step
-from ofvl_core.training.losses import reprojection_loss, scene_coordinate_loss
-from ofvl_core.training.optimisation import distance_warmup, learning_rate, reprojection_clamp
+from ofvl_core.training.optimisation import learning_rate
 from ofvl_core.training.trainer import Trainer
 
 SHARE = 0.5
@@ -84,19 +81,14 @@ class NewSceneTrainer(Trainer):
 
     def _backward_head(self, scene: int, rows: Tensor, progress: float) -> Tensor:
         features, batch = self._cells[scene].gather(rows)
-        head = self.model.head.modules_by_scene[scene_key(self.scenes[scene])].train()
+        self.model.head.modules_by_scene[scene_key(self.scenes[scene])].train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            output = head(features if self.mixed_precision else features.float())
-        by_cell = output[0].permute(2, 0, 1)[..., None]
-        prediction = Prediction(by_cell[:, :3], by_cell[:, 3:].clamp(*LOG_UNCERTAINTY_RANGE))
-        loss = self._loss(prediction, batch, self.sources[scene].frames.input_camera.focal, progress)
+            output = self.model.regress(
+                features if self.mixed_precision else features.float(), self.scenes[scene]
+            )
+        prediction = Prediction(*(part[0].permute(2, 0, 1)[..., None] for part in output))
+        loss = self._loss(prediction, batch, self.sources[scene], progress)
         loss.backward()
         self.team.mean_of_scene(scene, [own.grad for own in self.own[scene] if own.grad is not None])
         self.team.mean_of_scene(scene, self.own_statistics[scene])
         return loss.detach()
-
-    def _loss(self, prediction: Prediction, batch: Batch, focal: float, progress: float) -> Tensor:
-        distance_share = distance_warmup(self.config, progress)
-        loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
-        clamp = reprojection_clamp(self.config, progress)
-        return loss if clamp is None else loss + reprojection_loss(prediction, batch, focal, clamp)

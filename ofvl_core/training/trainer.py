@@ -135,14 +135,19 @@ class Trainer:
     ) -> Tensor:
         batch = source.batch(iteration)
         prediction = self._predict(scene, batch)
-        distance_share = distance_warmup(self.config, progress)
-        loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
-        clamp = reprojection_clamp(self.config, progress)
-        if clamp is not None:
-            loss = loss + reprojection_loss(prediction, batch, source.frames.input_camera.focal, clamp)
+        loss = self._loss(prediction, batch, source, progress)
         penalty = self.config.penalty_weight * sharing_penalty(self.scores) if scores_move else 0.0
         (loss + penalty).backward()  # Eq. 3
         return loss.detach()
+
+    def _loss(self, prediction: Prediction, batch: Batch, source: BatchSource, progress: float) -> Tensor:
+        """What the cells of a batch of `source`, or some of them, are to learn from at `progress`."""
+        distance_share = distance_warmup(self.config, progress)
+        loss = scene_coordinate_loss(prediction, batch.coordinates, batch.valid, distance_share)
+        clamp = reprojection_clamp(self.config, progress)
+        if clamp is None:
+            return loss
+        return loss + reprojection_loss(prediction, batch, source.frames.input_camera.focal, clamp)
 
     def _move_shared_statistics(self, mean: Tensor) -> None:
         """Statistics that all scenes share move by the mean of what each scene alone would move them.
