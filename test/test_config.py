@@ -88,6 +88,13 @@ def test_nonsense_is_one_sentence(change, said):
     assert "\n" not in str(raised.value)
 
 
+def test_looks_that_training_does_not_show():
+    make_config({"network": {"looks": 5}}, {"augmentation": "paper"})
+    make_config({"network": {"looks": 1}}, {"augmentation": "robot"})
+    with pytest.raises(ConfigError, match=r"'augmentation': .* choose handheld, or 1 for network\.looks"):
+        make_config({"network": {"looks": 2}}, {"augmentation": "robot"})
+
+
 @pytest.mark.parametrize("content", ["a: [", "- 1\n- 2\n", "", "!!python/object/apply:os.getcwd []"])
 def test_a_file_that_holds_no_settings(tmp_path, content):
     path = tmp_path / "run.yaml"

@@ -5,9 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from ofvl_core.errors import ConfigError
+from ofvl_core.looks import LOOKS
 from ofvl_core.network import ARCHITECTURES, Architecture
 from ofvl_core.training.gradients import Method
 
@@ -146,6 +155,19 @@ class TrainConfig(Optimisation):
     register_depth: bool = Field(
         True, description="bring depth to the colour camera where a data set's are two, as in 7-Scenes"
     )
+
+    @field_validator("augmentation")
+    @classmethod
+    def _looks_are_learned(cls, augmentation: Augmentation, info: ValidationInfo) -> Augmentation:
+        """A network that never saw turned views is wrong about the looks that turn them."""
+        looks = LOOKS[: info.data["network"].looks] if "network" in info.data else ()
+        turn = max((abs(look.degrees) for look in looks), default=0.0)
+        if turn > augmentation.rotation_deg:
+            raise ValueError(
+                f"views turned by up to {augmentation.rotation_deg:g} degrees do not teach it to look "
+                f"{len(looks)} times, turned by {turn:g}; choose handheld, or 1 for network.looks"
+            )
+        return augmentation
 
 
 Settings = TypeVar("Settings", bound=Optimisation)
