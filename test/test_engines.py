@@ -1,5 +1,6 @@
 """What runs the network: every engine answers as the model does, in whatever scene is asked for."""
 
+import ctypes
 import sys
 from collections.abc import Sequence
 
@@ -189,6 +190,29 @@ def test_openvino_reports_to_nobody(model: OFVLMS, images) -> None:
     engine.predict("hall")
     assert sys.modules["openvino_telemetry"] is None
     assert sys.modules["openvino.tools.ovc"].telemetry.__class__.__module__.endswith("telemetry_stub")
+
+
+class SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2)."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def signal_stack() -> tuple[int, int]:
+    """Where this thread handles signals, and the size of it."""
+    stack = SignalStack()
+    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
+    return stack.address, stack.size
+
+
+@needs_openvino
+def test_openvino_leaves_signals_alone(model: OFVLMS, images) -> None:
+    """Else Ctrl-C is a segmentation fault once the memory that it put there has gone."""
+    before = signal_stack()
+    engine = make_engine("openvino", model, CPU, lambda _: None)
+    engine.put(images[0][None])
+    engine.predict("hall")
+    assert signal_stack() == before
 
 
 # ------------------------------------------------------------------------------------ what is refused

@@ -6,6 +6,7 @@ and nothing to keep in step with it.
 
 import importlib.util
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
@@ -48,7 +49,9 @@ def openvino_runner(
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    with ThreadPoolExecutor(1) as thread:  # OpenVINO leaves a signal stack there that outlives its memory
+        compiled = thread.submit(openvino.Core().compile_model, graph, "CPU", settings).result()
+    request = compiled.create_infer_request()
 
     def run(images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         found = request.infer([images], share_inputs=True, share_outputs=True)
