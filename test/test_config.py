@@ -91,7 +91,9 @@ def test_nonsense_is_one_sentence(change, said):
 def test_looks_that_training_does_not_show():
     make_config({"network": {"looks": 5}}, {"augmentation": "paper"})
     make_config({"network": {"looks": 1}}, {"augmentation": "robot"})
-    with pytest.raises(ConfigError, match=r"'augmentation': .* choose handheld, or 1 for network\.looks"):
+    with pytest.raises(
+        ConfigError, match=r"'augmentation': .* choose handheld, or a network that looks once"
+    ):
         make_config({"network": {"looks": 2}}, {"augmentation": "robot"})
 
 

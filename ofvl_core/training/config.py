@@ -165,7 +165,7 @@ class TrainConfig(Optimisation):
         if turn > augmentation.rotation_deg:
             raise ValueError(
                 f"views turned by up to {augmentation.rotation_deg:g} degrees do not teach it to look "
-                f"{len(looks)} times, turned by {turn:g}; choose handheld, or 1 for network.looks"
+                f"{len(looks)} times, turned by {turn:g}; choose handheld, or a network that looks once"
             )
         return augmentation
 
