@@ -34,7 +34,8 @@ def main(minutes: Annotated[float, typer.Option(help="Of training.")] = 60.0, ro
         shutil.rmtree(folder, ignore_errors=True)
     ofvl(
         "train", data, "--model", FILE.stem, "--out", model, "--iterations", 100_000,
-        "--max-minutes", minutes, "--set", "holdout=0", "--set", f"network.looks={LOOKS}", "--cache", OUT / "frames",
+        "--max-minutes", minutes, "--set", "holdout=0", "--set", f"network.looks={LOOKS}",
+        "--cache", OUT / "frames",
     )  # fmt: skip
     names = [f"pretrained_room_{number}" for number in range(1, rooms + 1)]
     if names[KEPT:]:
