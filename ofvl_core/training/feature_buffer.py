@@ -49,17 +49,19 @@ class FeatureBuffer(NamedTuple):
 
 @torch.no_grad()
 def fill_buffer(
-    source: BatchSource, compute: Callable[[Tensor], Tensor], until: Callable[[], bool] = lambda: False
+    source: BatchSource,
+    compute: Callable[[Tensor], Tensor],
+    until: Callable[[int], bool] = lambda cells: False,
 ) -> FeatureBuffer:
     """What `compute` makes of the images (B, 3, H, W) in the batches of `source`, from number 0.
 
-    It ends early when `until` says so, but not before the first batch.
+    It ends early when `until` says so of the cells that there are, but not before the first batch.
     """
     random = np.random.default_rng(source.seed)
     most = CELLS * source.size // VIEWS
     parts: list[FeatureBuffer] = []
     for number in range(-(-VIEWS // source.size)):
-        if parts and until():
+        if parts and until(sum(len(part.features) for part in parts)):
             break
         batch = source.batch(number)
         chosen = np.flatnonzero(batch.seen.cpu().numpy())

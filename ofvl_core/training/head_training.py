@@ -66,12 +66,14 @@ class NewSceneTrainer(Trainer):
     def _cells(self) -> dict[int, FeatureBuffer]:
         """The cells of this worker's scenes, computed when the backbone comes to rest."""
         minutes, start = self.config.max_minutes, time.monotonic()
+        drawn = self.config.iterations * SHARE * STEPS * CELLS_A_STEP
 
-        def filled_for_long() -> bool:
-            return minutes is not None and time.monotonic() - start > 60 * minutes * SHARE * FILLING
+        def enough(cells: int) -> bool:
+            late = minutes is not None and time.monotonic() - start > 60 * minutes * SHARE * FILLING
+            return late or cells >= drawn
 
         return {
-            scene: fill_buffer(source, partial(self._features, self.scenes[scene]), filled_for_long)
+            scene: fill_buffer(source, partial(self._features, self.scenes[scene]), enough)
             for scene, source in self.sources.items()
         }
 
