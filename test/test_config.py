@@ -65,6 +65,13 @@ def test_later_layers_win(tmp_path):
     assert config.augmentation == AUGMENTATIONS["paper"].model_copy(update={"shear_deg": 1.0})
 
 
+def test_a_model_of_which_one_setting_differs():
+    changes = ["network.looks=5", "iterations=3"]
+    config = make_config(*layers(None, None, changes, network="ofvl_ms34", seed=1))
+    assert config.network == ARCHITECTURES["ofvl_ms34"].model_copy(update={"looks": 5})
+    assert (config.iterations, config.seed) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -48,7 +48,10 @@ def layers(
     presets: Mapping[str, dict[str, Any]] = PRESETS,
     **single: Any,
 ) -> list[dict[str, Any]]:
-    """Settings in the order in which they take precedence, the last one most; `single` that are not None."""
+    """Settings in the order in which they take precedence, the last one most; `single` that are not None.
+
+    What is said of one key comes last: `--model ofvl_ms_lite --set network.looks=5` means both.
+    """
     given = []
     if preset is not None:
         if preset not in presets:
@@ -56,8 +59,8 @@ def layers(
         given.append(presets[preset])
     if file is not None:
         given.append(read_settings(file))
-    given += [_setting(change) for change in changes or []]
-    return [*given, {name: value for name, value in single.items() if value is not None}]
+    given.append({name: value for name, value in single.items() if value is not None})
+    return given + [_setting(change) for change in changes or []]
 
 
 def _setting(change: str) -> dict[str, Any]:
