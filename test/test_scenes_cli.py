@@ -5,14 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from test_cli import ofvl, refused
 
 from ofvl_core import pretrained
-from ofvl_core.checkpoint import load_manifest
+from ofvl_core.checkpoint import load_manifest, load_model
 from ofvl_core.cli.scenes import add_scene
 from ofvl_core.datasets import load_scene
 from ofvl_core.errors import CheckpointError
-from ofvl_core.training.config import TrainConfig
+from ofvl_core.training.config import TrainConfig, make_config
 
 SMALL = (
     "--set", "batch_size=2", "--set", "augmentation=robot", "--set",
@@ -78,6 +79,16 @@ def test_the_first_scene_starts_from_the_pretrained_model(base, tiny_scenes, tmp
     shutil.copytree(base, word)  # what is there comes first
     add_scene(word, tiny_scenes[1], Path("second"), **few)
     assert [scene.name for scene in load_manifest(Path("second")).scenes] == ["room_1", "room_2"]
+
+
+def test_the_shipped_model_is_the_default_network_of_several_looks():
+    manifest = load_manifest(pretrained.FILE)
+    load_model(pretrained.FILE, manifest, torch.device("cpu"))
+    assert manifest.architecture.model_copy(update={"looks": 1}) == TrainConfig().network
+    make_config(
+        {"network": manifest.architecture.model_dump()}
+    )  # whose looks the default augmentation teaches
+    assert pretrained.FILE.stat().st_size < 5e6
 
 
 def test_what_makes_no_sense_is_one_sentence(base, tiny_scenes, tmp_path):
