@@ -15,7 +15,7 @@ OUT = ROOT / "out" / "demo"
 SCENES = 3
 FRAMES = 120
 ITERATIONS = 3000
-MAX_MINUTES = 5.0
+MAX_MINUTES = 10.0
 """A slower machine trains for fewer iterations rather than longer."""
 
 RATE = 3.0
