@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ofvl_core.checkpoint import load_manifest
 from ofvl_core.datasets import Frame
 from ofvl_core.files import write_json
 from ofvl_core.geometry import pose_error
@@ -140,6 +141,11 @@ def recordings(*names: str) -> Path:
     if not folder.is_dir():
         raise SystemExit(f"{folder} is not there: set OFVL_DATA to the folder that holds the recordings")
     return folder
+
+
+def is_finished(model: Path) -> bool:
+    """Whether a training that ran to its end is there."""
+    return model.exists() and load_manifest(model).training.finished
 
 
 def write(name: str, command: str, tables: list[Table], figures: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from harness import ROOT, Array, Table, bootstrap, recordings, write
+from harness import ROOT, Array, Table, bootstrap, is_finished, recordings, write
 
 from ofvl_core.checkpoint import load_manifest, load_model, save_deployment
 from ofvl_core.datasets import SceneData, find_scenes, load_scene
@@ -87,11 +87,6 @@ def trained_without(
     if not is_finished(out):
         train([other for other in scenes if other is not scene], config, out, around, resume=out.exists())
     return out
-
-
-def is_finished(model: Path) -> bool:
-    """Whether a training that ran to its end is there."""
-    return model.exists() and load_manifest(model).training.finished
 
 
 def scene_megabytes(model: Path, scene: str) -> float:

@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from harness import ROOT, Table, bootstrap, pose_errors, recordings, write
+from harness import ROOT, Table, bootstrap, is_finished, recordings, write
 
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.datasets import SceneData, load_scene
 from ofvl_core.datasets.scene import HOLDOUT
-from ofvl_core.evaluation import STRICT_DEG, STRICT_M
+from ofvl_core.evaluation import STRICT_DEG, STRICT_M, evaluate_scene
 from ofvl_core.localizer import Localizer
 from ofvl_core.looks import LOOKS
 from ofvl_core.quantisation import as_held_out
@@ -44,14 +44,10 @@ def medians(model: Path, scene: SceneData, looks: int) -> tuple[str, list[float]
     """Median errors and the share within 5 cm and 5 degrees with so many looks, as text and as numbers."""
     localizer = Localizer(model, "cpu")
     localizer.model.architecture = localizer.model.architecture.model_copy(update={"looks": looks})
-    frames = scene.frames(HOLDOUT)
-    poses = [
-        localizer.localize(scene.read_color(frame), scene.camera, scene.name).world_from_camera
-        for frame in frames
-    ]
-    metres, degrees = pose_errors(frames, poses).T
+    found = evaluate_scene(localizer, scene, HOLDOUT)
+    metres, degrees = found.errors.T
     middle = [float(np.median(metres)), float(np.median(degrees))]
-    share = float(((metres <= STRICT_M) & (degrees <= STRICT_DEG)).mean())
+    share = found.within(STRICT_M, STRICT_DEG)
     low, high = bootstrap(metres, np.median)
     interval = f"{100 * middle[0]:.2f} cm [{100 * low:.2f}, {100 * high:.2f}]"
     text = f"{interval}, {middle[1]:.2f} deg, {100 * share:.0f} %"
@@ -69,7 +65,7 @@ def main(
     figures: dict[str, Any] = {}
     for number, (name, changes) in enumerate(VARIANTS.items()):
         out = OUT / f"{scene}_{number}"
-        if not (out.exists() and load_manifest(out).training.finished):
+        if not is_finished(out):
             config = make_config(COMMON, {"max_minutes": minutes}, changes)
             train([data], config, out, around, resume=out.exists())
         manifest = load_manifest(out)

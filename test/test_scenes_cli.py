@@ -85,9 +85,7 @@ def test_the_shipped_model_is_the_default_network_of_several_looks():
     manifest = load_manifest(pretrained.FILE)
     load_model(pretrained.FILE, manifest, torch.device("cpu"))
     assert manifest.architecture.model_copy(update={"looks": 1}) == TrainConfig().network
-    make_config(
-        {"network": manifest.architecture.model_dump()}
-    )  # whose looks the default augmentation teaches
+    make_config({"network": manifest.architecture.model_dump()})  # its looks are those that training shows
     assert pretrained.FILE.stat().st_size < 5e6
 
 

@@ -97,8 +97,8 @@ def run(
 ) -> bool:
     """Train the parameters that require gradients as the manifest's latest training says; see `train`.
 
-    `kind` is the trainer whose steps these are.
-    When that is done its covariance is calibrated on what the scenes hold out.
+    When that is done its covariance is calibrated on what the scenes hold out. `kind` is the trainer whose
+    steps these are.
     """
     training = manifest.training
     if not training.finished:
