@@ -13,6 +13,7 @@ its points, each with a descriptor of a byte a number.
 
 Poses filtered with wheel odometry stand apart, for simulated scenes, which have it. The recordings have none,
 and without odometry the tracker replaces each pose by the next fix: it rejects poses and makes none better.
+Which poses of single images the node would believe (`ofvl_core/trust.py`) has a table of its own.
 """
 
 import sys
@@ -103,11 +104,13 @@ class Comparison:
     """What was measured in a scene.
 
     `errors` (frames, 2), metres and degrees, infinite without a pose, of the same frames by every method;
-    `timings` from an image in memory to the pose; `megabytes` of the scene's map by `OURS` and `THEIRS`.
+    `believed` (frames,) are those of our poses of colour images that the node would publish; `timings` from
+    an image in memory to the pose; `megabytes` of the scene's map by `OURS` and `THEIRS`.
     """
 
     scene: str
     errors: dict[str, Array]
+    believed: NDArray[np.bool_]
     timings: dict[str, Timing]
     megabytes: dict[str, float]
 
@@ -178,11 +181,13 @@ def compare(localizer: Localizer, scene: SceneData, split: str, depth: bool, meg
         }
         timings |= interleaved(contestants, len(frames), warm_up=0)
         poses |= {name: contestant.poses for name, contestant in contestants.items()}
+    of_colour = found[1 : 1 + len(frames)]
     robot = load_robot(scene.root)
     if robot is not None:
-        poses[OURS + FILTERED] = filtered(found[1 : 1 + len(frames)], frames, scene.root, robot)
+        poses[OURS + FILTERED] = filtered(of_colour, frames, scene.root, robot)
     errors = {name: pose_errors(frames, estimated) for name, estimated in poses.items()}
-    return Comparison(scene.name, errors, timings, {OURS: megabytes, THEIRS: opponent.megabytes})
+    believed = np.array([distrust(one) is None for one in of_colour])
+    return Comparison(scene.name, errors, believed, timings, {OURS: megabytes, THEIRS: opponent.megabytes})
 
 
 def filtered(
@@ -235,6 +240,17 @@ def accuracy_table(comparisons: Sequence[Comparison], note: str) -> Table:
             )
     columns = ["scene", "method", "frames", *(heading for heading, _ in HEADINGS.values())]
     return Table("Medians and shares", [*columns, "map MB", "query ms", "95 % ms"], rows, note)
+
+
+def belief_table(comparisons: Sequence[Comparison]) -> Table:
+    """A row a scene: the poses of single colour images that the node would publish, and their errors."""
+    rows: list[list[str | float | int | None]] = []
+    for comparison in comparisons:
+        metres = comparison.errors[OURS][comparison.believed, 0]
+        middle, worst = (100 * float(take(metres)) if len(metres) else None for take in (np.median, np.max))
+        rows.append([comparison.scene, len(comparison.believed), len(metres), middle, worst])
+    columns = ["scene", "frames", "believed", "their median, cm", "their worst, cm"]
+    return Table(f"Poses of {OURS} that the node would publish", columns, rows)
 
 
 def difference_table(comparisons: Sequence[Comparison], depth: bool) -> Table:
@@ -302,6 +318,7 @@ def figures(comparison: Comparison, depth: bool) -> dict[str, Any]:
         "differences_with_depth": comparison.differences(with_depth=True) if depth else None,
         "milliseconds": {method: timing.median for method, timing in comparison.timings.items()},
         "megabytes": comparison.megabytes,
+        "believed": int(comparison.believed.sum()),
     }
 
 
@@ -332,7 +349,8 @@ def main(
     note = (
         f"{OURS} is {localizer.manifest.architecture.name}, run by {localizer.engine} on {localizer.device}."
     )
-    tables = [accuracy_table(comparisons, note), difference_table(comparisons, depth)]
+    tables = [accuracy_table(comparisons, note), belief_table(comparisons)]
+    tables.append(difference_table(comparisons, depth))
     if data is None:
         tables.append(goal_table(comparisons, depth))
     write(

@@ -22,6 +22,9 @@ ROUNDS = 3
 """Refinements, each of the cells near agreement with the pose of the one before: three noisy cells, of which
 RANSAC's best hypothesis is made, do not say well which these are."""
 
+CONVERGED = 0.05
+"""A step that gains less log-likelihood moves the pose by a small part of its standard deviation."""
+
 
 @dataclass(frozen=True)
 class PoseOptions:
@@ -147,8 +150,8 @@ def _refine(camera_from_world: Array, cells: Correspondences, focal: float, opti
     """Gauss-Newton on the errors of the cells near agreement, each in units of its standard deviation.
 
     A Cauchy cost, whose scale is the median, keeps the worst of them from pulling; a tighter choice would
-    prefer those that RANSAC's pose was made of. A step that does not lower the cost ends the refinement and
-    is not taken.
+    prefer those that RANSAC's pose was made of. A step that does not lower the cost is not taken and ends the
+    refinement, and so does one that hardly does.
     """
     near = _reprojection_errors(camera_from_world, cells) < 4 * options.inlier_pixels / focal
     if near.sum() < options.min_inliers:
@@ -166,7 +169,9 @@ def _refine(camera_from_world: Array, cells: Correspondences, focal: float, opti
         cost = np.log1p(squared / scale).sum()
         if cost >= best_cost:
             break
-        best, best_cost = camera_from_world, cost
+        gain, best, best_cost = best_cost - cost, camera_from_world, cost
+        if gain < CONVERGED:
+            break
         weighted = (precisions / (1 + squared / scale)).ravel()
         jacobian = cells.jacobian(seen).reshape(-1, 6)
         pulled = jacobian.T * weighted

@@ -163,7 +163,14 @@ def test_the_opponent_is_silent_where_it_knows_nothing(structure):
 def comparison(ours, theirs) -> Comparison:
     timings = {OURS: Timing(np.array([1.0, 2.0])), THEIRS: Timing(np.array([2.0, 4.0]))}
     errors = {OURS: np.array(ours, float), THEIRS: np.array(theirs, float)}
-    return Comparison("redkitchen", errors, timings, {OURS: 1.5, THEIRS: 20.0})
+    believed = np.array([metres < 0.5 for metres, _ in ours])
+    return Comparison("redkitchen", errors, believed, timings, {OURS: 1.5, THEIRS: 20.0})
+
+
+def test_poses_that_nobody_would_publish_are_not_counted():
+    some, none = ([(0.02, 1), (0.04, 1), (0.6, 9), (np.inf, np.inf)], [(0.7, 9)] * 4)
+    table = accuracy.belief_table([comparison(found, found) for found in (some, none)])
+    assert table.rows == [["redkitchen", 4, 2, pytest.approx(3), 4], ["redkitchen", 4, 0, None, None]]
 
 
 def test_statistics_of_errors():
@@ -234,4 +241,5 @@ def test_a_model_is_compared_in_its_scenes(tiny_scenes, tmp_path, monkeypatch):
     assert set(said["methods"]) == {*methods, OURS + accuracy.FILTERED}
     assert said["methods"][THEIRS]["within_10cm_5deg"][0] > 0.5
     assert said["megabytes"][OURS] < 10
-    assert [len(table["rows"]) for table in content["tables"]] == [5, 2]
+    assert said["believed"] == 0
+    assert [len(table["rows"]) for table in content["tables"]] == [5, 1, 2]
