@@ -325,13 +325,14 @@ def figures(comparison: Comparison, depth: bool) -> dict[str, Any]:
 def main(
     model: Annotated[Path, typer.Option(help="Checkpoint of all scenes, or a deployment file.")],
     data: Annotated[Path | None, typer.Option(help="Folder of scenes; default: the recorded ones.")] = None,
+    name: Annotated[str, typer.Option(help="Of what --data holds.")] = "simulated",
     split: str = "test",
     depth: Annotated[bool, typer.Option("--depth", help="Also with depth at query.")] = False,
     engine: EngineOption = "auto",
 ) -> None:
     """Compare accuracy, map size and query time in the scenes of MODEL; results go to accuracy.json.
 
-    With --data they go to accuracy_simulated.json.
+    With --data they go to accuracy_NAME.json.
     """
     with TemporaryDirectory() as folder:
         file = model if model.is_file() else Path(folder) / "model.safetensors"
@@ -354,7 +355,7 @@ def main(
     if data is None:
         tables.append(goal_table(comparisons, depth))
     write(
-        "accuracy" if data is None else "accuracy_simulated",
+        "accuracy" if data is None else f"accuracy_{name}",
         " ".join(["benchmarks/accuracy.py", *sys.argv[1:]]),
         tables,
         {comparison.scene: figures(comparison, depth) for comparison in comparisons},

@@ -101,7 +101,7 @@ class Stopwatch:
         from ofvl_ros.outputs import Outputs
         from ofvl_ros.pipeline import Pipeline
 
-        process, localize, publish = Pipeline.process, Localizer.localize, Outputs.publish
+        process, localize, publish = Pipeline.process, Localizer.localize, Outputs.publish_pose
 
         def timed_process(pipeline: Pipeline, shot: Any, info: Any) -> Any:
             received = shot.received - time.monotonic() + time.time()
@@ -117,11 +117,11 @@ class Stopwatch:
             self._note("localized")
             return _believable(found)
 
-        def timed_publish(outputs: Outputs, outcome: Any) -> None:
-            publish(outputs, outcome)
+        def timed_publish(outputs: Outputs, outcome: Any, found: Any) -> None:
+            publish(outputs, outcome, found)
             self._note("published")
 
-        Pipeline.process, Outputs.publish = timed_process, timed_publish  # type: ignore[method-assign]
+        Pipeline.process, Outputs.publish_pose = timed_process, timed_publish  # type: ignore[method-assign]
         Localizer.localize = timed_localize  # type: ignore[method-assign, assignment]
         CpuEngine.predict = self._computing(CpuEngine.predict)  # type: ignore[method-assign]
         localizer.estimate_pose = self._computing(localizer.estimate_pose)

@@ -18,10 +18,9 @@ from harness import ROOT, Table, bootstrap, is_finished, recordings, write
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.datasets import SceneData, load_scene
 from ofvl_core.datasets.scene import HOLDOUT
-from ofvl_core.evaluation import STRICT_DEG, STRICT_M, evaluate_scene
+from ofvl_core.evaluation import STRICT_DEG, STRICT_M, as_held_out, evaluate_scene
 from ofvl_core.localizer import Localizer
 from ofvl_core.looks import LOOKS
-from ofvl_core.quantisation import as_held_out
 from ofvl_core.training.config import make_config
 from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.run import train

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ofvl_core.calibration import WITHIN_95
+from ofvl_core.checkpoint import Manifest
 from ofvl_core.covariance import normalised_error_squared
 from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.geometry import Array, pose_error
@@ -105,6 +106,16 @@ class SceneEvaluation:
             "nearest_view_m": _finite(nearest_m),
             "nearest_view_deg": _finite(nearest_deg),
         }
+
+
+def as_held_out(scene: SceneData, manifest: Manifest) -> SceneData:
+    """The scene with the frames in the split `HOLDOUT` that its latest training held out.
+
+    Raises CheckpointError when the checkpoint lacks the scene.
+    """
+    manifest.scene(scene.name)
+    trainings = [training for training in manifest.trainings if scene.name in training.scenes]
+    return scene.holding_out(trainings[-1].config.holdout)
 
 
 def evaluate_scene(

@@ -23,16 +23,6 @@ OBSERVED = 64
 """Training images, evenly spread, on which ranges are measured: twice as many move them by a percent."""
 
 
-def as_held_out(scene: SceneData, manifest: Manifest) -> SceneData:
-    """The scene with the frames in the split `HOLDOUT` that its latest training held out.
-
-    Raises CheckpointError when the checkpoint lacks the scene.
-    """
-    manifest.scene(scene.name)
-    trainings = [training for training in manifest.trainings if scene.name in training.scenes]
-    return scene.holding_out(trainings[-1].config.holdout)
-
-
 def quantised(
     checkpoint: Path, scenes: Sequence[SceneData], on_frame: Callable[[], None] = lambda: None
 ) -> Manifest:

@@ -325,13 +325,15 @@ class LocalizerNode(LifecycleNode):
             self._health.count("images not asked for")
             return
         outcome = self._pipeline.process(shot, self._inputs.camera_info)
+        if outcome.pose is not None:  # first of all: it is what is waited for
+            self._outputs.publish_pose(outcome, outcome.pose)
+        self._health.took("image received to pose sent", time.monotonic() - shot.received)
         if outcome.state in WITHOUT_MAP:
             self._broadcaster.stop()
         elif outcome.map_transform is not None:
             self._broadcaster.send(outcome.map_transform, outcome.map_frame, outcome.stamp)
         self._outputs.publish(outcome)
         self._health.count("images localized" if outcome.pose else "images without a pose")
-        self._health.took("image received to pose sent", time.monotonic() - shot.received)
         if outcome.is_found and outcome.pose is not None:
             pose = outcome.pose
             self._initialpose.hand_over(pose.single, pose.single_covariance, outcome.map_frame, outcome.stamp)

@@ -1,9 +1,9 @@
 """What the localizer publishes of an image: poses and tf always, pictures only while somebody looks."""
 
+import math
 import time
 from collections import deque
 
-import numpy as np
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from nav_msgs.msg import Path
 from rclpy.node import Node
@@ -13,7 +13,6 @@ from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
-from ofvl_core.geometry import Array
 from ofvl_ros import display
 from ofvl_ros.messages import pose_stamped, pose_with_covariance_stamped
 from ofvl_ros.pipeline import Outcome, Pose
@@ -41,17 +40,24 @@ class Outputs:
         self._overlay = self._publisher(Image, "overlay", qos_profile_sensor_data)
         self._markers = self._publisher(MarkerArray, "markers", 1)
         self._poses: deque[PoseStamped] = deque(maxlen=PATH_LENGTH)
-        self._path_sent = -np.inf
+        self._path_sent = -math.inf
 
     def destroy(self) -> None:
         """Publish no more."""
         for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
+    def publish_pose(self, outcome: Outcome, found: Pose) -> None:
+        """The pose that an image's outcome has: `best`, and the image's own with its covariance."""
+        stamp, frame = outcome.stamp, outcome.map_frame
+        self._pose.publish(pose_stamped(found.best, frame, stamp))
+        measured = pose_with_covariance_stamped(found.single, found.single_covariance, frame, stamp)
+        self._pose_with_covariance.publish(measured)
+
     def publish(self, outcome: Outcome) -> None:
-        """Everything that the outcome of an image has to say, to those who listen."""
+        """All else that the outcome of an image has to say, to those who listen."""
         if outcome.pose is not None:
-            self._publish_pose(outcome, outcome.pose)
+            self._continue_path(pose_stamped(outcome.pose.best, outcome.map_frame, outcome.stamp))
         localization, image, stamp = outcome.localization, outcome.image, outcome.stamp
         if _has_listener(self._markers):
             shown = localization if outcome.pose is not None else None
@@ -71,15 +77,10 @@ class Outputs:
                 )
             )
 
-    def _publish_pose(self, outcome: Outcome, found: Pose) -> None:
-        stamp, frame = outcome.stamp, outcome.map_frame
-        pose = pose_stamped(found.best, frame, stamp)
-        self._pose.publish(pose)
-        measured = pose_with_covariance_stamped(found.single, found.single_covariance, frame, stamp)
-        self._pose_with_covariance.publish(measured)
+    def _continue_path(self, pose: PoseStamped) -> None:
         if self._poses and not _continues(self._poses[-1], pose):
             self._poses.clear()
-        if not self._poses or _distance(self._poses[-1], found.best) > PATH_SPACING:
+        if not self._poses or _distance(self._poses[-1], pose) > PATH_SPACING:
             self._poses.append(pose)
         now = time.monotonic()
         if now - self._path_sent > PATH_PERIOD and _has_listener(self._path):
@@ -102,6 +103,6 @@ def _continues(last: PoseStamped, pose: PoseStamped) -> bool:
     return last.header.frame_id == pose.header.frame_id and stamps[0] <= stamps[1]
 
 
-def _distance(pose: PoseStamped, frame_from_body: Array) -> float:
-    position = pose.pose.position
-    return float(np.linalg.norm(frame_from_body[:3, 3] - (position.x, position.y, position.z)))
+def _distance(pose: PoseStamped, other: PoseStamped) -> float:
+    one, two = pose.pose.position, other.pose.position
+    return math.dist((one.x, one.y, one.z), (two.x, two.y, two.z))

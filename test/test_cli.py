@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ import pytest
 from processes import Forked, catches, wait_until
 from scenes import write_scene
 
+from ofvl_core.checkpoint import load_manifest
+from ofvl_core.checkpoint_folder import save_manifest
 from ofvl_core.cli import main
 from ofvl_core.datasets import load_scene
 from ofvl_core.evaluation import nearest_view
+from ofvl_core.simulation import simulate
 from ofvl_core.trajectory import read_tum
 
 
@@ -88,6 +92,20 @@ def test_evaluate_writes_json_and_a_self_contained_report(tiny_checkpoint, tiny_
         ofvl("evaluate", tiny_checkpoint, tiny_scenes[0], "--split", "train", "--json", "-")[0]
     )
     assert on_stdout["scenes"][0]["median_m"] == results["scenes"][0]["median_m"]
+
+
+def test_frames_that_training_held_out_are_a_split(tiny_checkpoint, tiny_scenes, tmp_path):
+    assert "no frames are held out" in refused(
+        "evaluate", tiny_checkpoint, tiny_scenes[0], "--split", "holdout"
+    )
+    (room,) = simulate(tmp_path / "rooms", 1, seed=0, train_sequences=1, test_sequences=1, frames=12)
+    model = shutil.copytree(tiny_checkpoint, tmp_path / "model")
+    manifest = load_manifest(model)
+    manifest.training.config = manifest.training.config.model_copy(update={"holdout": 0.5})
+    save_manifest(model, manifest)
+    (scene,) = json.loads(ofvl("evaluate", model, room, "--split", "holdout", "--json", "-")[0])["scenes"]
+    assert scene["frames"] == 6
+    assert scene["nearest_view_m"] > 0  # they are no training frames
 
 
 def test_localize_prints_json_lines_and_writes_tum(tiny_checkpoint, tiny_scenes, tmp_path):

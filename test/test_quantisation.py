@@ -16,8 +16,9 @@ from ofvl_core.datasets import load_scene
 from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.engines.openvino import is_installed
 from ofvl_core.errors import CheckpointError, DataError
+from ofvl_core.evaluation import as_held_out
 from ofvl_core.localizer import Localizer
-from ofvl_core.quantisation import as_held_out, quantised
+from ofvl_core.quantisation import quantised
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed")
 

@@ -19,7 +19,8 @@ from ofvl_core.cli.console import (
     stdout,
 )
 from ofvl_core.datasets import SceneData, find_scenes, load_scene
-from ofvl_core.evaluation import average, evaluate_scene, write_trajectories
+from ofvl_core.datasets.scene import HOLDOUT
+from ofvl_core.evaluation import as_held_out, average, evaluate_scene, write_trajectories
 from ofvl_core.localizer import Localizer
 from ofvl_core.network.parameters import count_parameters
 from ofvl_core.report import honesty, write_report
@@ -28,7 +29,9 @@ from ofvl_core.report import honesty, write_report
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of `ofvl train`, or file of `ofvl deploy`.")],
     data: Annotated[list[Path], typer.Argument(help="Scene folders, or folders of scenes.")],
-    split: Annotated[str, typer.Option(metavar="train|test")] = "test",
+    split: Annotated[
+        str, typer.Option(metavar="train|holdout|test", help="holdout: what training kept to itself.")
+    ] = "test",
     threshold: ThresholdOption = None,
     json: JsonOption = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write report.html there.")] = None,
@@ -49,6 +52,8 @@ def evaluate(
     thresholds = parse_thresholds(threshold)
     localizer = Localizer(checkpoint, device, engine=engine)
     scenes = [as_trained(path, localizer.manifest) for path in find_scenes(data)]
+    if split == HOLDOUT:
+        scenes = [as_held_out(scene, localizer.manifest) for scene in scenes]
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))
         evaluations = [evaluate_scene(localizer, scene, split, lambda: bar.advance(task)) for scene in scenes]

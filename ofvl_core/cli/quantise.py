@@ -11,7 +11,8 @@ from ofvl_core.cli.console import JsonOption, emit_json, print_rows, progress_ba
 from ofvl_core.cli.evaluate import as_trained
 from ofvl_core.datasets import find_scenes
 from ofvl_core.datasets.scene import HOLDOUT
-from ofvl_core.quantisation import as_held_out, quantised
+from ofvl_core.evaluation import as_held_out
+from ofvl_core.quantisation import quantised
 
 
 def quantise(
