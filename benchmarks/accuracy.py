@@ -15,12 +15,11 @@ Poses filtered with wheel odometry stand apart, for simulated scenes, which have
 and without odometry the tracker replaces each pose by the next fix: it rejects poses and makes none better.
 Which poses of single images the node would believe (`ofvl_core/trust.py`) has a table of its own.
 
-Why hololens_office is missed: the network learns what its 301 frames show of 9x7 m, and does not know it from
-elsewhere. Added to the pretrained model for seven minutes on one core without a quarter of its frames, held out
-in blocks (`ofvl add-scene ... --set holdout=0.25`), it sees the others' places to 7 cm and these, 0.4 m and 22
-degrees from the others, to 1.8 m (`ofvl evaluate ... --split holdout`). Synthesised views from twice as far
-(`augmentation.translation` 0.35, `tilt_deg` 25) do not change that: 11 cm and 1.9 m. Nor does an hour of joint
-training; features from pretraining help most (a new scene, below).
+Why hololens_office is missed: the network learns what its 301 frames show of 9x7 m, and does not know it
+from elsewhere. Added to the pretrained model for seven minutes on one core without a quarter of its frames,
+held out in blocks (`ofvl add-scene ... --set holdout=0.25`), it is right to 7 cm in the others and to 1.8 m
+in these, which are 0.4 m and 22 degrees from the others (`ofvl evaluate ... --split holdout`). With
+synthesised views from twice as far (`augmentation.translation` 0.35, `tilt_deg` 25) it is 11 cm and 1.9 m.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""What each part of training brings to a pose.
+"""What each part of training and of a query brings to a pose.
 
 Each model knows one recorded scene, and all are trained for the same time, one after the other; all but the
 first differ from the defaults in one setting. The poses are of frames that training held out in blocks, never
 of the test split, by one look at the image and by five, turned and scaled a little (`network.looks`). It is
-one training each: differences of a tenth may be chance.
+one training each: differences of a tenth may be chance. The first model is then asked in other ways.
 """
 
 import sys
@@ -21,6 +21,7 @@ from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.evaluation import STRICT_DEG, STRICT_M, as_held_out, evaluate_scene
 from ofvl_core.localizer import Localizer
 from ofvl_core.looks import LOOKS
+from ofvl_core.pose import PoseOptions
 from ofvl_core.training.config import make_config
 from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.run import train
@@ -38,10 +39,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a head of 3x3 convolutions": {"network": {"head_kernel": 3}},
 }
 
+QUERIES = {
+    "the defaults": PoseOptions(),
+    "every cell enters, the least certain too": PoseOptions(kept_share=1.0),
+    "the most certain half of the cells": PoseOptions(kept_share=0.5),
+    "RANSAC's pose, not refined": PoseOptions(refinements=0),
+}
+"""Ways to solve for a pose from the same predictions."""
 
-def medians(model: Path, scene: SceneData, looks: int) -> tuple[str, list[float]]:
+
+def medians(
+    model: Path, scene: SceneData, looks: int, options: PoseOptions = PoseOptions()
+) -> tuple[str, list[float]]:
     """Median errors and the share within 5 cm and 5 degrees with so many looks, as text and as numbers."""
-    localizer = Localizer(model, "cpu")
+    localizer = Localizer(model, "cpu", options)
     localizer.model.architecture = localizer.model.architecture.model_copy(update={"looks": looks})
     found = evaluate_scene(localizer, scene, HOLDOUT)
     metres, degrees = found.errors.T
@@ -72,16 +83,21 @@ def main(
         rows.append([name, manifest.training.iteration, one[0], five[0]])
         figures[name] = {"one_look": one[1], "five_looks": five[1]}
         print(*rows[-1], sep=" | ", flush=True)
-    held_out = len(as_held_out(data, manifest).frames(HOLDOUT))
+    known = OUT / f"{scene}_0"
+    held_out = as_held_out(data, load_manifest(known))
+    asked: list[list[str | float | int | None]] = []
+    for name, options in QUERIES.items():
+        asked.append([name, *(medians(known, held_out, looks, options)[0] for looks in (1, len(LOOKS)))])
     write(
         f"parts_{scene}",
         " ".join(["benchmarks/parts.py", *sys.argv[1:]]),
         [
             Table(
-                f"{scene}, {held_out} frames, {minutes:g} minutes",
+                f"{scene}, {len(held_out.frames(HOLDOUT))} frames, {minutes:g} minutes",
                 ["training", "iterations", "one look", "five"],
                 rows,
-            )
+            ),
+            Table("The model of the defaults", ["query", "one look", "five"], asked),
         ],
         figures,
     )
