@@ -41,8 +41,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 QUERIES = {
     "the defaults": PoseOptions(),
-    "every cell enters, the least certain too": PoseOptions(kept_share=1.0),
-    "the most certain half of the cells": PoseOptions(kept_share=0.5),
     "RANSAC's pose, not refined": PoseOptions(refinements=0),
 }
 """Ways to solve for a pose from the same predictions."""

@@ -6,8 +6,8 @@ deviation), those of outliers by another metre. Numbers of cells are those of in
 10, as in the published code: at 3 noise moves most inliers further than that.
 
 Opponents get the same cells and tolerance. They are OpenCV's classic RANSAC with 256 AP3P hypotheses and a
-Levenberg-Marquardt refinement on the inliers, and its USAC with the MAGSAC score as it comes. Ours takes the
-70 % of the cells that are most certain, here any, since all are equally so; all that it does counts.
+Levenberg-Marquardt refinement on the inliers, and its USAC with the MAGSAC score as it comes. All that ours
+does counts.
 
 Goal: at 20 % inliers never more than 20 ms on two cores, no less accurate than with a local optimisation
 within RANSAC, which took most of the time before. Three refinements afterwards, each on the cells that the
