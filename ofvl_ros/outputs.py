@@ -11,6 +11,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from ofvl_ros import display
@@ -50,14 +51,19 @@ class Outputs:
     def publish_pose(self, outcome: Outcome, found: Pose) -> None:
         """The pose that an image's outcome has: `best`, and the image's own with its covariance."""
         stamp, frame = outcome.stamp, outcome.map_frame
-        self._pose.publish(pose_stamped(found.best, frame, stamp))
+        pose = pose_stamped(found.best, frame, stamp)
+        self._pose.publish(pose)
         measured = pose_with_covariance_stamped(found.single, found.single_covariance, frame, stamp)
         self._pose_with_covariance.publish(measured)
+        if self._poses and not _continues(self._poses[-1], pose):
+            self._poses.clear()
+        if not self._poses or _distance(self._poses[-1], pose) > PATH_SPACING:
+            self._poses.append(pose)
 
     def publish(self, outcome: Outcome) -> None:
         """All else that the outcome of an image has to say, to those who listen."""
         if outcome.pose is not None:
-            self._continue_path(pose_stamped(outcome.pose.best, outcome.map_frame, outcome.stamp))
+            self._publish_path(outcome)
         localization, image, stamp = outcome.localization, outcome.image, outcome.stamp
         if _has_listener(self._markers):
             shown = localization if outcome.pose is not None else None
@@ -77,15 +83,12 @@ class Outputs:
                 )
             )
 
-    def _continue_path(self, pose: PoseStamped) -> None:
-        if self._poses and not _continues(self._poses[-1], pose):
-            self._poses.clear()
-        if not self._poses or _distance(self._poses[-1], pose) > PATH_SPACING:
-            self._poses.append(pose)
+    def _publish_path(self, outcome: Outcome) -> None:
         now = time.monotonic()
         if now - self._path_sent > PATH_PERIOD and _has_listener(self._path):
             self._path_sent = now
-            self._path.publish(Path(header=pose.header, poses=list(self._poses)))
+            header = Header(stamp=outcome.stamp, frame_id=outcome.map_frame)
+            self._path.publish(Path(header=header, poses=list(self._poses)))
 
     def _publisher(self, kind: type, topic: str, qos: QoSProfile | int) -> Publisher:
         publisher = self._node.create_publisher(kind, topic, qos)
