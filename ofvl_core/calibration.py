@@ -1,13 +1,14 @@
 """How much too sure covariances are, and how well images fit, found on frames that no training has seen.
 
 Errors of neighbouring cells are alike, so their number overstates what is known: the covariance of
-`covariance.pose_covariance` is too small by a factor. One factor serves all scenes of a training.
+`covariance.pose_covariance` is too small by a factor. A scene that holds out enough frames has a factor of
+its own; one that all scenes of a training give together serves the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +35,7 @@ FEWEST = 20
 
 
 class Calibration(BaseModel):
-    """What `frames` held-out frames say of the scenes of a training.
+    """What `frames` held-out frames say of a scene, or of all scenes of a training.
 
     `inflation` is the factor on their poses' covariances, with which a share `within_95` of the `poses` found
     had a normalised error squared of at most 12.59. `inlier_share` is the 5 % quantile of the share of cells
@@ -70,62 +71,72 @@ def calibrated(
     split: str,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Manifest:
-    """The localizer's manifest, in which the trainings that these `scenes` come from are calibrated on them.
+    """The localizer's manifest, in which the `scenes` are calibrated on a split's frames.
 
-    Scenes trained together are calibrated together; a scene stands for those of its training that are not
-    given. Raises what `calibrate` does.
+    The trainings that they come from are calibrated on all their scenes that are given, together, and a scene
+    of which `FEWEST` frames have a pose on its own besides. `on_frame` is called for every frame. Raises
+    DataError for an empty split, an unreadable image, or when fewer than `FEWEST` frames of a training's
+    scenes have a pose; CheckpointError for a scene that the localizer does not know.
     """
     manifest = localizer.manifest
-    together: dict[int, list[SceneData]] = {}
+    together: dict[int, list[str]] = {}
+    measured = {}
     for scene in scenes:
+        measured[scene.name] = _measure(localizer, scene, split, on_frame)
         holders = [number for number, record in enumerate(manifest.trainings) if scene.name in record.scenes]
-        together.setdefault(max(holders, default=0), []).append(scene)
+        together.setdefault(max(holders), []).append(scene.name)
     trainings = list(manifest.trainings)
-    for number, group in together.items():
-        calibration = calibrate(localizer, group, split, on_frame)
-        trainings[number] = trainings[number].model_copy(update={"calibration": calibration})
-    return manifest.model_copy(update={"trainings": trainings})
-
-
-def calibrate(
-    localizer: Localizer,
-    scenes: Sequence[SceneData],
-    split: str,
-    on_frame: Callable[[], None] = lambda: None,
-) -> Calibration:
-    """Compare the localizer's poses of a split's frames, in all `scenes`, with the true ones.
-
-    `on_frame` is called for every frame. Raises DataError for an empty split, an unreadable image, or when
-    fewer than `FEWEST` frames have a pose; CheckpointError for a scene that the localizer does not know.
-    """
-    errors, shares, uncertainties = [], [], []
-    total = 0
-    for scene in scenes:
-        applied = localizer.manifest.calibration(scene.name).inflation
-        for frame in scene.frames(split):
-            found = localizer.localize(scene.read_color(frame), scene.camera, scene.name)
-            total += 1
-            on_frame()
-            if found.world_from_camera is None or found.covariance is None:
-                continue
-            uninflated = found.covariance / applied
-            errors.append(
-                normalised_error_squared(found.world_from_camera, uninflated, frame.world_from_camera)
+    for number, names in together.items():
+        frames = sum(measured[name].frames for name in names)
+        of_poses = np.concatenate([measured[name].of_poses for name in names])
+        if len(of_poses) < FEWEST:
+            raise DataError(
+                f"{len(of_poses)} of the {frames} {split} frames of {', '.join(names)} have a pose, and "
+                f"{FEWEST} are needed to calibrate; train longer or give more frames"
             )
-            shares.append(found.inlier_share)
-            uncertainties.append(found.uncertainty)
-    if len(errors) < FEWEST:
-        names = ", ".join(scene.name for scene in scenes)
-        raise DataError(
-            f"{len(errors)} of the {total} {split} frames of {names} have a pose, and {FEWEST} are needed to "
-            "calibrate; train longer or give more frames"
-        )
-    inflation = inflation_of(np.array(errors))
+        calibration = _calibration(_Measured(frames, of_poses))
+        trainings[number] = trainings[number].model_copy(update={"calibration": calibration})
+    own = {
+        name: _calibration(found) if len(found.of_poses) >= FEWEST else None
+        for name, found in measured.items()
+    }
+    records = [
+        record.model_copy(update={"calibration": own[record.name]}) if record.name in own else record
+        for record in manifest.scenes
+    ]
+    return manifest.model_copy(update={"trainings": trainings, "scenes": records})
+
+
+class _Measured(NamedTuple):
+    """What a calibration is made of. `of_poses` (N, 3) are of those of the `frames` that have a pose:
+    normalised error squared without inflation, share of cells that agree, and uncertainty, metres."""
+
+    frames: int
+    of_poses: Array
+
+
+def _measure(localizer: Localizer, scene: SceneData, split: str, on_frame: Callable[[], None]) -> _Measured:
+    applied = localizer.manifest.calibration(scene.name).inflation
+    rows = []
+    for frame in scene.frames(split):
+        found = localizer.localize(scene.read_color(frame), scene.camera, scene.name)
+        on_frame()
+        if found.world_from_camera is None or found.covariance is None:
+            continue
+        uninflated = found.covariance / applied
+        error = normalised_error_squared(found.world_from_camera, uninflated, frame.world_from_camera)
+        rows.append((error, found.inlier_share, found.uncertainty))
+    return _Measured(len(scene.frames(split)), np.array(rows).reshape(-1, 3))
+
+
+def _calibration(measured: _Measured) -> Calibration:
+    errors, shares, uncertainties = measured.of_poses.T
+    inflation = inflation_of(errors)
     return Calibration(
         inflation=inflation,
-        frames=total,
+        frames=measured.frames,
         poses=len(errors),
-        within_95=float(np.mean(np.array(errors) / inflation <= WITHIN_95)),
+        within_95=float(np.mean(errors / inflation <= WITHIN_95)),
         inlier_share=float(np.quantile(shares, 0.05)),
         uncertainty=float(np.quantile(uncertainties, 0.95)),
     )

@@ -34,16 +34,18 @@ class SceneRecord(checkpoint_folder.SceneRecord):
 
     `shares_with` is the scene whose specific convolutions it uses, where it has none of its own;
     `register_depth` how its data were read, which decides whose pose is meant (see the setting);
-    `quantisation` how its network computes in int8, None where it has not been prepared for that.
+    `quantisation` how its network computes in int8, None where it has not been prepared for that;
+    `calibration` is of its own frames, None where those that no training saw were few.
     """
 
     shares_with: str | None = None
     register_depth: bool = True
     quantisation: Quantisation | None = None
+    calibration: Calibration | None = None
 
     def unprepared(self) -> "SceneRecord":
         """What training noted of the scene."""
-        return self.model_copy(update={"quantisation": None})
+        return self.model_copy(update={"quantisation": None, "calibration": None})
 
 
 class TrainingRecord(RunRecord):
@@ -51,7 +53,7 @@ class TrainingRecord(RunRecord):
 
     `history` holds [iteration, loss of each of `scenes`], `sharing` [iteration, score of each scored layer
     from input to output]; `gradient_state` is what combining gradients continues from (Eq. 7);
-    `calibration` is of frames that it did not see, None when it saw all.
+    `calibration` is of frames of all its scenes that it did not see, None when it saw all.
     """
 
     scenes: list[str]
@@ -86,7 +88,10 @@ class Manifest(FolderManifest):
         return find_scene(self.scenes, name)
 
     def calibration(self, scene: str) -> Calibration:
-        """That of the latest training of a scene that has one; `UNCALIBRATED` where none has."""
+        """A scene's own, else that of its latest training that has one; `UNCALIBRATED` where none has."""
+        own = self.scene(scene).calibration
+        if own is not None:
+            return own
         for training in reversed(self.trainings):
             if scene in training.scenes and training.calibration is not None:
                 return training.calibration

@@ -1,5 +1,6 @@
 """Frames held out of training, what they say of covariances, and where that is kept."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from scenes import write_scene
 from scipy.stats import chi2
 from typer.testing import CliRunner
 
-from ofvl_core.calibration import FEWEST, UNCALIBRATED, WITHIN_95, Calibration, calibrate, inflation_of
+from ofvl_core.calibration import FEWEST, UNCALIBRATED, WITHIN_95, Calibration, calibrated, inflation_of
 from ofvl_core.camera import Camera
 from ofvl_core.checkpoint import load_manifest, load_model, save_deployment
 from ofvl_core.checkpoint_folder import MANIFEST, save_manifest
@@ -158,8 +159,10 @@ def test_the_command_replaces_a_calibration(room, checkpoint):
         assert Calibration(**written) == after.calibration("room_1") != before.calibration("room_1")
         assert after.calibration("room_1").frames == 120
         assert after.weights == before.weights
-        again = calibrate(Localizer(checkpoint, "cpu"), [load_scene(room)], "test")  # now another is in force
-        assert again.inflation == pytest.approx(written["inflation"])
+        again = calibrated(
+            Localizer(checkpoint, "cpu"), [load_scene(room)], "test"
+        )  # another is in force now
+        assert again.calibration("room_1").inflation == pytest.approx(written["inflation"])
     finally:
         save_manifest(checkpoint, before)
 
@@ -172,10 +175,20 @@ def test_the_latest_training_of_a_scene_counts(untrained):
     later = first.model_copy(
         update={"scenes": ["c"], "calibration": CALIBRATION.model_copy(update={"inflation": 5.0})}
     )
-    grown = manifest.model_copy(update={"trainings": [first, later]})
+    scenes = [*manifest.scenes, manifest.scenes[0].model_copy(update={"name": "c"})]
+    grown = manifest.model_copy(update={"scenes": scenes, "trainings": [first, later]})
     assert [grown.calibration(name).inflation for name in "ac"] == [3.0, 5.0]
     later.calibration = None
     assert grown.calibration("c") is UNCALIBRATED
+
+
+def test_its_own_calibration_counts_before_that_of_its_training(untrained):
+    manifest = load_manifest(untrained)
+    manifest.training.calibration = CALIBRATION
+    own = CALIBRATION.model_copy(update={"inflation": 9.0})
+    a, b = manifest.scenes
+    known = manifest.model_copy(update={"scenes": [a.model_copy(update={"calibration": own}), b]})
+    assert [known.calibration(name).inflation for name in "ab"] == [9.0, 3.0]
 
 
 def test_a_scene_that_goes_leaves_the_calibration(untrained, tmp_path):
@@ -198,7 +211,30 @@ def test_few_frames_are_said_not_to_do(checkpoint, room):
     scene = load_scene(room)
     scene.splits["few"] = scene.frames("test")[: FEWEST - 1]
     with pytest.raises(DataError, match=f"of the {FEWEST - 1} few frames of room_1.*{FEWEST} are needed"):
-        calibrate(Localizer(checkpoint, "cpu"), [scene], "few")
+        calibrated(Localizer(checkpoint, "cpu"), [scene], "few")
+
+
+def test_a_scene_of_few_frames_is_calibrated_with_the_others(checkpoint, room, tmp_path):
+    manifest = load_manifest(checkpoint)
+    twin = manifest.scenes[0].model_copy(update={"name": "twin", "shares_with": "room_1"})
+    training = manifest.training.model_copy(update={"scenes": ["room_1", "twin"], "calibration": None})
+    localizer = Localizer(checkpoint, "cpu")
+    localizer.model.add_scene("twin", "room_1")
+    localizer.manifest = manifest.model_copy(
+        update={"scenes": [manifest.scenes[0], twin], "trainings": [training]}
+    )
+    scene = load_scene(room)
+    few = dataclasses.replace(scene, name="twin", splits={"test": scene.frames("test")[::24]})
+    found = calibrated(localizer, [scene, few], "test")
+    assert found.scene("room_1").calibration is not None and found.scene("twin").calibration is None
+    assert found.calibration("room_1").frames == 120
+    assert found.calibration("twin").frames == 125
+    assert found.calibration("twin") == found.training.calibration != found.calibration("room_1")
+    # What a scene had of its own does not outlive frames that are too few for it.
+    localizer.manifest = found.model_copy(
+        update={"scenes": [found.scenes[0], twin.model_copy(update={"calibration": CALIBRATION})]}
+    )
+    assert calibrated(localizer, [scene, few], "test").scene("twin").calibration is None
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,15 @@ RANGES = Augmentation(synthesised=1.0)
 
 
 def frame(depth, image=None, camera=STORED, pose=None):
-    """One frame of a depth image in metres."""
+    """Two frames of one depth image in metres, the second by a camera 20 m beside the first."""
     if image is None:
         image = np.random.default_rng(0).integers(0, 256, (camera.height, camera.width, 3), np.uint8)
     millimetres = np.rint(1000 * np.asarray(depth)).astype(np.uint16)
-    poses = np.eye(4) if pose is None else pose
-    return PackedFrames("room", image[None], millimetres[None], poses[None], camera, INPUT)
+    first = np.eye(4) if pose is None else pose
+    poses = np.stack([first, first @ geometry.transform_from_rotation_vector([0, 0, 0], [20, 0, 0])])
+    return PackedFrames(
+        "room", image[None].repeat(2, 0), millimetres[None].repeat(2, 0), poses, camera, INPUT
+    )
 
 
 def relief(width=STORED.width, height=STORED.height):
@@ -148,6 +151,17 @@ def test_a_motion_stays_within_its_ranges():
     assert 0.8 < farthest / (RANGES.translation * 3.0) <= 1
     angles = [np.degrees(np.arccos((np.trace(motion[:3, :3]) - 1) / 2)) for motion in motions]
     assert 0.9 * RANGES.tilt_deg < max(angles) <= np.sqrt(2) * RANGES.tilt_deg
+
+
+def test_a_motion_goes_no_farther_than_the_camera_did():
+    """A camera that turns on the spot, up to 3 cm: half a metre beside it nobody will look."""
+    turning, random = frame(np.full((240, 320), 3.0)), np.random.default_rng(0)
+    turning.world_from_camera[:, :3, 3] = [[0.03, 0, 0], [-0.03, 0, 0]]
+    assert turning.roamed == pytest.approx(0.03)
+    motions = np.array([random_motion(turning, 0, RANGES, random) for _ in range(200)])
+    assert 0.024 < np.abs(motions[:, :3, 3]).max() <= 0.03
+    angles = [np.degrees(np.arccos((np.trace(motion[:3, :3]) - 1) / 2)) for motion in motions]
+    assert max(angles) > 0.9 * RANGES.tilt_deg
 
 
 def test_every_target_of_a_batch_reprojects_onto_its_cell():

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ofvl_core.calibration import calibrated
+from ofvl_core.calibration import Calibration, calibrated
 from ofvl_core.checkpoint import load_folder
 from ofvl_core.checkpoint_folder import save_manifest
 from ofvl_core.cli.console import DeviceOption, JsonOption, emit_json, progress_bar, stdout
@@ -24,8 +24,8 @@ def calibrate(
 ) -> None:
     """Calibrate the covariances of poses on frames that training has not seen.
 
-    This replaces what training found by the frames it held out. Scenes trained together are calibrated
-    together.
+    This replaces what training found by the frames it held out. Scenes of which few frames have a pose are
+    calibrated together with those that they were trained with.
     """
     manifest = load_folder(checkpoint, "calibrate")
     scenes = [as_trained(path, manifest) for path in find_scenes(data)]
@@ -33,19 +33,18 @@ def calibrate(
         task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))
         found = calibrated(Localizer(checkpoint, device), scenes, split, lambda: bar.advance(task))
     save_manifest(checkpoint, found)
-    names = {scene.name for scene in scenes}
-    rows = [
-        (record.scenes, record.calibration)
-        for record in found.trainings
-        if record.calibration is not None and names & set(record.scenes)
-    ]
+    in_force: dict[Calibration, list[str]] = {}
+    for scene in scenes:
+        in_force.setdefault(found.calibration(scene.name), []).append(scene.name)
     if json is not None:
-        emit_json([{"scenes": scenes} | calibration.model_dump() for scenes, calibration in rows], json)
+        emit_json(
+            [{"scenes": names} | calibration.model_dump() for calibration, names in in_force.items()], json
+        )
     if json != "-":
-        table = Table("trained together", "poses of frames", "inflation", "within 95 %", box=None)
-        for together, calibration in rows:
+        table = Table("scenes", "poses of frames", "inflation", "within 95 %", box=None)
+        for calibration, names in in_force.items():
             table.add_row(
-                ", ".join(together),
+                ", ".join(names),
                 f"{calibration.poses} of {calibration.frames}",
                 f"{calibration.inflation:.2f}",
                 f"{calibration.within_95:.1%}",

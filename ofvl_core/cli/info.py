@@ -82,7 +82,10 @@ def _describe(
         ],
     }
     if manifest is not None:
-        content["scenes"] = [scene.model_dump() for scene in manifest.scenes]
+        content["scenes"] = [
+            scene.model_dump() | {"calibration": manifest.calibration(scene.name).model_dump()}
+            for scene in manifest.scenes
+        ]
         content["trainings"] = [record.model_dump() for record in manifest.trainings]
         content["written_by"] = manifest.written_by
     if sharing is not None:
@@ -109,6 +112,7 @@ def _print(content: dict[str, Any]) -> None:
             f"fx {camera['fx']:g} fy {camera['fy']:g} cx {camera['cx']:g} cy {camera['cy']:g}{borrowed}",
             highlight=False,
         )
+        stdout.print(f"  {_calibration(scene['calibration'])}", highlight=False, soft_wrap=True)
     for training in content["trainings"]:
         ending = "finished" if training["finished"] else "not finished: --resume continues it"
         stdout.print(
@@ -116,11 +120,10 @@ def _print(content: dict[str, Any]) -> None:
             f"{training['seconds']:.0f} s, {ending}",
             highlight=False,
         )
-        stdout.print(f"  {_calibration(training['calibration'])}", highlight=False, soft_wrap=True)
 
 
-def _calibration(calibration: dict[str, Any] | None) -> str:
-    if calibration is None:
+def _calibration(calibration: dict[str, Any]) -> str:
+    if not calibration["frames"]:
         return "covariances are not calibrated: ofvl calibrate does it"
     return (
         f"covariances times {calibration['inflation']:.2f}: {calibration['within_95']:.0%} of the poses of "

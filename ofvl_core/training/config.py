@@ -51,7 +51,12 @@ class Augmentation(BaseModel):
         le=1,
         description="share of the views that are seen from where no camera was, by their depth",
     )
-    translation: float = Field(0.15, ge=0, le=1, description="of the median depth, how far from the camera")
+    translation: float = Field(
+        0.15,
+        ge=0,
+        le=1,
+        description="of the median depth, how far from the camera, but no farther than the camera roamed",
+    )
     tilt_deg: float = Field(10.0, ge=0, lt=90, description="and how far turned to the side, up and down")
     fill: Literal["grey", "random"] = Field(
         "grey", description="outside the image: always the same, or as in the paper a random colour an image"

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,11 @@ class PackedFrames:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def roamed(self) -> float:
+        """How far the camera went, metres: root-mean-square distance of its places from their mean."""
+        return float(np.sqrt(self.world_from_camera[:, :3, 3].var(axis=0).sum()))
 
 
 def pack_frames(

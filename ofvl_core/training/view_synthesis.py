@@ -37,11 +37,15 @@ Plane = NDArray[np.floating[Any]]
 
 
 def random_motion(frames: PackedFrames, index: int, ranges: Augmentation, random: Generator) -> Array:
-    """camera_from_moved (4, 4): a random move along every axis and a random turn to the side, up and down."""
+    """camera_from_moved (4, 4): a random move along every axis and a random turn to the side, up and down.
+
+    It moves no farther than the camera roamed: where that turned on the spot, views from half a metre beside
+    it teach what nobody asks for, in place of what is asked for.
+    """
     depths = frames.depths[index, ::8, ::8]
     distance = float(np.median(depths[depths > 0])) / 1000 if depths.any() else 0.0
     turn = np.append(random.uniform(-1, 1, 2) * np.radians(ranges.tilt_deg), 0.0)
-    move = random.uniform(-1, 1, 3) * ranges.translation * distance
+    move = random.uniform(-1, 1, 3) * min(ranges.translation * distance, frames.roamed)
     return transform_from_rotation_vector(turn, move)
 
 
