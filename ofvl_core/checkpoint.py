@@ -131,13 +131,17 @@ def load_model(path: Path, manifest: Manifest, device: torch.device) -> OFVLMS:
 
     Raises CheckpointError when its weights are damaged.
     """
-    tensors = deployment.read_tensors(path) if path.is_file() else read_weights(path, manifest)
-    try:
-        model = assemble(manifest, tensors)
-    except (RuntimeError, ValueError, ArithmeticError, OfvlError):
-        raise CheckpointError(f"{path}: weights do not fit the manifest; train again") from None
+    model = _read_model(path, manifest)  # what it read is gone before the model is laid out anew
     place(model, device)
     return model.eval()
+
+
+def _read_model(path: Path, manifest: Manifest) -> OFVLMS:
+    tensors = deployment.read_tensors(path) if path.is_file() else read_weights(path, manifest)
+    try:
+        return assemble(manifest, tensors)
+    except (RuntimeError, ValueError, ArithmeticError, OfvlError):
+        raise CheckpointError(f"{path}: weights do not fit the manifest; train again") from None
 
 
 def assemble(manifest: Manifest, tensors: Mapping[str, Tensor]) -> OFVLMS:

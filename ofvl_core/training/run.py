@@ -47,12 +47,14 @@ def train(
     surroundings: Surroundings,
     *,
     resume: bool = False,
+    kind: type[Trainer] = Trainer,
 ) -> bool:
     """Train one model on `scenes` and leave it as a checkpoint in `out`; True when it ran to its end.
 
     SIGINT or SIGTERM ends it after the current step with a checkpoint that `resume` continues; a crash
-    loses at most a minute. Started by torchrun, its processes share the work. Raises CheckpointError when
-    `out` holds a checkpoint and `resume` was not asked, or does not fit it, and when a worker is lost.
+    loses at most a minute. Started by torchrun, its processes share the work. `kind` is the trainer whose
+    steps these are. Raises CheckpointError when `out` holds a checkpoint and `resume` was not asked, or does
+    not fit it, and when a worker is lost.
     """
     scenes = [scene.holding_out(config.holdout) for scene in scenes]
     if resume:
@@ -73,7 +75,7 @@ def train(
         place(model, device)
         return model
 
-    return run(manifest, make_model, scenes, out, surroundings)
+    return run(manifest, make_model, scenes, out, surroundings, kind)
 
 
 def scene_record(scene: SceneData, config: TrainConfig) -> SceneRecord:
