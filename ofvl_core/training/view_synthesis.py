@@ -28,10 +28,6 @@ NEAREST = 0.1
 AGREEMENT = 0.03
 """A cell is a target when depth by splats and depth in the frame are this alike, relative to either."""
 
-EMPTY = np.iinfo(np.int64).max
-"""Key of a splat that no point fell on; of others twice the depth in tenths of a millimetre, and 1 if it was
-not measured."""
-
 Plane = NDArray[np.floating[Any]]
 """One of a picture's coordinates, in float32: half the time of float64."""
 
@@ -65,10 +61,11 @@ def synthesise(
     camera, stored = frames.input_camera, frames.camera
     height, width = frames.depths.shape[1:]
     step = max(1, width // camera.width)
-    depth, measured = _filled(frames.depths[index, ::step, ::step])
-    rays = _rays_of(stored, width, height, step)
-    points = _carried(invert(camera_from_moved), *(rays * depth))
-    splats, is_target = _splat(points, measured, stored, stored_from_input, camera)
+    depths = frames.depths[index, ::step, ::step]
+    known = depths > 0
+    rays = _rays_of(stored, width, height, step)[:, known]
+    points = _carried(invert(camera_from_moved), *(rays * (depths[known] * np.float32(1e-3))))
+    splats, is_target = _splat(points, stored, stored_from_input, camera)
     dense = cv2.resize(splats, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
     seen_at = _source_pixels(np.asarray(dense, np.float32), stored, stored_from_input, camera_from_moved)
     image = cv2.remap(
@@ -82,13 +79,6 @@ def synthesise(
         frames, index, stored_from_input, camera_from_moved, splats, is_target, stride
     )
     return np.asarray(image, np.uint8), coordinates, valid
-
-
-def _filled(depths: NDArray[np.uint16]) -> tuple[Plane, NDArray[np.bool_]]:
-    """Depth in metres, where it is unknown that of the nearest pixel that has one; where it is known."""
-    measured = depths > 0
-    depth = depths.astype(np.float32) / 1000
-    return (depth if measured.all() or not measured.any() else _nearest(depth, measured)), measured
 
 
 def _nearest(values: Plane, known: NDArray[np.bool_]) -> Plane:
@@ -133,13 +123,9 @@ def _mapped(affine: Array, u: Plane, v: Plane) -> tuple[Plane, Plane]:
 
 
 def _splat(
-    points: list[Plane],
-    measured: NDArray[np.bool_],
-    stored: Camera,
-    stored_from_input: Array,
-    camera: Camera,
+    points: list[Plane], stored: Camera, stored_from_input: Array, camera: Camera
 ) -> tuple[Plane, NDArray[np.bool_]]:
-    """Depths of the splats (H / SPLAT, W / SPLAT) and whether a measured point is nearest in them."""
+    """Depths of the splats (H / SPLAT, W / SPLAT) and whether a point fell on them."""
     width, height = camera.width // SPLAT, camera.height // SPLAT
     in_front = points[2] > NEAREST
     x, y, z = (part[in_front] for part in points)
@@ -149,17 +135,16 @@ def _splat(
     column, row = (column + half) / SPLAT, (row + half) / SPLAT
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     places = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
-    keys = ((z[inside] * np.float32(1e4)).astype(np.int64) << 1) | ~measured[in_front][inside]
-    nearest = np.full(width * height, EMPTY)
-    np.minimum.at(nearest, places, keys)
-    hit = (nearest != EMPTY).reshape(height, width)
-    depth = ((nearest >> 1) * 1e-4).astype(np.float32).reshape(height, width)
+    nearest = np.full(width * height, np.inf, np.float32)
+    np.minimum.at(nearest, places, z[inside])
+    depth = nearest.reshape(height, width)
+    hit = np.isfinite(depth)
     if not hit.any():
         depth[:] = 1.0
     elif not hit.all():
         depth = _nearest(depth, hit)
     depth = np.asarray(cv2.medianBlur(depth, 3))  # what is behind shows through where points are sparse
-    return depth, hit & (nearest & 1 == 0).reshape(height, width)
+    return depth, hit
 
 
 def _source_pixels(
