@@ -82,6 +82,8 @@ def merge(checkpoints: Sequence[Path], out: Path) -> None:
                 manifest.scenes.append(record)
             elif holder.manifest.scene(record.name).unprepared() != record.unprepared():
                 raise _different(record.name, holder, source, "camera, frames or whose convolutions it uses")
+            elif (kept := manifest.scene(record.name)).calibration is None:
+                kept.calibration = record.calibration
         for training in source.manifest.trainings:
             known = [_identity(one) for one in manifest.trainings]
             if _identity(training) not in known:

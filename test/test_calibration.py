@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from ofvl_core.datasets.scene import HOLDOUT, LONGEST_RUN, SHORTEST_RUN
 from ofvl_core.errors import CheckpointError, DataError
 from ofvl_core.evaluation import evaluate_scene
 from ofvl_core.localizer import Localizer
-from ofvl_core.scenes import remove_scenes
+from ofvl_core.scenes import merge, remove_scenes
 from ofvl_core.simulation import simulate
 from ofvl_core.simulation.rgbd import D435_COLOUR
 from ofvl_core.training import run
@@ -197,6 +198,19 @@ def test_a_scene_that_goes_leaves_the_calibration(untrained, tmp_path):
     save_manifest(untrained, manifest)
     remove_scenes(untrained, ["b"], tmp_path / "less")
     assert load_manifest(tmp_path / "less").calibration("a") == CALIBRATION
+
+
+def test_a_calibration_comes_along_with_whichever_model_has_it(untrained, tmp_path):
+    shutil.copytree(untrained, tmp_path / "calibrated")
+    manifest = load_manifest(untrained)
+    manifest.scenes[0].calibration = CALIBRATION
+    save_manifest(tmp_path / "calibrated", manifest)
+    merge([untrained, tmp_path / "calibrated"], tmp_path / "later")
+    merge([tmp_path / "calibrated", untrained], tmp_path / "earlier")
+    for name in ("later", "earlier"):
+        merged = load_manifest(tmp_path / name)
+        assert merged.calibration("a") == CALIBRATION
+        assert merged.calibration("b") is UNCALIBRATED
 
 
 def test_a_checkpoint_of_before_has_none(untrained):
