@@ -7,7 +7,7 @@ scored layers are shared; how many of a trained one's are, training decides.
 Goals: memory grows only by the specific parameters; the first image in another of 100 scenes takes at most
 50 ms longer than the next there. In numbers a model grows by exactly a scene's own parameters and statistics
 of normalisation: weights of shared layers are there once. The process's resident memory, from 10 to 100
-scenes, grows by these, by the Python objects of a scene's layers and tensors, about a megabyte however wide
+scenes, grows by these, by the objects of a scene's layers and tensors, about half a megabyte however wide
 they are, and by what the allocator does not give back.
 
 With `scene:=auto` an image is looked at in every scene that is still possible, by the network and by the
