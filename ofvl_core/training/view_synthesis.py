@@ -62,10 +62,9 @@ def synthesise(
     height, width = frames.depths.shape[1:]
     step = max(1, width // camera.width)
     depths = frames.depths[index, ::step, ::step]
-    known = depths > 0
-    rays = _rays_of(stored, width, height, step)[:, known]
-    points = _carried(invert(camera_from_moved), *(rays * (depths[known] * np.float32(1e-3))))
-    splats, is_target = _splat(points, stored, stored_from_input, camera)
+    rays = _rays_of(stored, width, height, step)
+    points = _carried(invert(camera_from_moved), *(rays * (depths * np.float32(1e-3))))
+    splats, is_target = _splat(points, depths > 0, stored, stored_from_input, camera)
     dense = cv2.resize(splats, (camera.width, camera.height), interpolation=cv2.INTER_NEAREST)
     seen_at = _source_pixels(np.asarray(dense, np.float32), stored, stored_from_input, camera_from_moved)
     image = cv2.remap(
@@ -123,11 +122,15 @@ def _mapped(affine: Array, u: Plane, v: Plane) -> tuple[Plane, Plane]:
 
 
 def _splat(
-    points: list[Plane], stored: Camera, stored_from_input: Array, camera: Camera
+    points: list[Plane],
+    known: NDArray[np.bool_],
+    stored: Camera,
+    stored_from_input: Array,
+    camera: Camera,
 ) -> tuple[Plane, NDArray[np.bool_]]:
-    """Depths of the splats (H / SPLAT, W / SPLAT) and whether a point fell on them."""
+    """Depths of the splats (H / SPLAT, W / SPLAT) and whether a point that is known fell on them."""
     width, height = camera.width // SPLAT, camera.height // SPLAT
-    in_front = points[2] > NEAREST
+    in_front = known & (points[2] > NEAREST)
     x, y, z = (part[in_front] for part in points)
     input_from_stored = np.asarray(cv2.invertAffineTransform(stored_from_input), float)
     column, row = _mapped(input_from_stored, *_projected(stored, x, y, z))
