@@ -5,7 +5,8 @@ first differ from the defaults in one setting, or in a loss that neighbouring ce
 The poses are of frames that training held out in blocks, never of the test split, by one look at the image
 and by five, turned and scaled a little (`network.looks`). It is one training each: differences of a tenth may
 be chance. The first model is asked again for poses that are not refined, with weights averaged over its last
-steps, and with statistics of normalisation measured anew on training views.
+steps, and with statistics of normalisation measured anew on training views: these ruin it, as its weights
+were learned for the statistics of the first tenth, at which normalisation then rests (`statistics_rest`).
 """
 
 import sys
