@@ -36,6 +36,7 @@ from ofvl_core.training.run import train
 from ofvl_core.training.trainer import Trainer
 
 OUT = ROOT / "out" / "parts"
+FRAMES = OUT / "frames"
 CPU = torch.device("cpu")
 COMMON = {"iterations": 100_000, "holdout": 0.15}
 """More iterations than there is time for, and enough frames to compare by."""
@@ -106,7 +107,7 @@ def recalibrated(model: OFVLMS, data: SceneData, manifest: Manifest) -> None:
     """Measure a model's statistics of normalisation anew, on training views."""
     config, stride = manifest.training.config, manifest.architecture.stride
     camera = input_camera(data.camera, manifest.scene(data.name).input_focal, stride)
-    frames = pack_frames(data.holding_out(config.holdout), camera)
+    frames = pack_frames(as_held_out(data, manifest), camera, FRAMES)
     source = BatchSource(frames, config.batch_size, stride, config.augmentation, (1,), CPU)
     for norm in model.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
@@ -145,7 +146,7 @@ def main(
 ) -> None:
     """Train and compare; results go to parts_SCENE.json. Models that out/parts holds already are taken."""
     data = load_scene(recordings("scenes") / scene)
-    around = Surroundings(CPU, cache=OUT / "frames")
+    around = Surroundings(CPU, cache=FRAMES)
     models: dict[str, Path] = {}
     for number, (name, variant) in enumerate(VARIANTS.items()):
         out = models[name] = OUT / f"{scene}_{number}"

@@ -160,9 +160,7 @@ def test_the_command_replaces_a_calibration(room, checkpoint):
         assert Calibration(**written) == after.calibration("room_1") != before.calibration("room_1")
         assert after.calibration("room_1").frames == 120
         assert after.weights == before.weights
-        again = calibrated(
-            Localizer(checkpoint, "cpu"), [load_scene(room)], "test"
-        )  # another is in force now
+        again = calibrated(Localizer(checkpoint, "cpu"), [load_scene(room)], "test")  # another is in force
         assert again.calibration("room_1").inflation == pytest.approx(written["inflation"])
     finally:
         save_manifest(checkpoint, before)
@@ -228,7 +226,7 @@ def test_few_frames_are_said_not_to_do(checkpoint, room):
         calibrated(Localizer(checkpoint, "cpu"), [scene], "few")
 
 
-def test_a_scene_of_few_frames_is_calibrated_with_the_others(checkpoint, room, tmp_path):
+def test_a_scene_of_few_frames_is_calibrated_with_the_others(checkpoint, room):
     manifest = load_manifest(checkpoint)
     twin = manifest.scenes[0].model_copy(update={"name": "twin", "shares_with": "room_1"})
     training = manifest.training.model_copy(update={"scenes": ["room_1", "twin"], "calibration": None})
