@@ -87,6 +87,29 @@ def test_resume_takes_the_same_scenes_and_settings(scenes, tmp_path):
     assert load_manifest(out).training.iteration == 1
 
 
+def test_a_finished_run_is_lengthened(scenes, tmp_path):
+    out = tmp_path / "model"
+    run.train(scenes, SHORT, out, HERE)
+    before = weights(out)
+    with pytest.raises(CheckpointError, match=r"trained for 4 iterations, .* already"):
+        run.train(scenes, SHORT.model_copy(update={"iterations": 3}), out, HERE, resume=True)
+    rates = []
+
+    class Watched(run.Trainer):
+        def step(self, *given):
+            told = super().step(*given)
+            rates.append(self.optimizer.param_groups[0]["lr"])
+            return told
+
+    longer = SHORT.model_copy(update={"iterations": 6})
+    assert run.train(scenes, longer, out, HERE, resume=True, kind=Watched)
+    assert rates == [learning_rate(longer, 4 / 6), learning_rate(longer, 5 / 6)]
+    training = load_manifest(out).training
+    assert (training.iteration, training.finished, training.config) == (6, True, longer)
+    after = weights(out)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 def test_a_scene_without_depth_is_named(scenes, tmp_path):
     (scenes[1].root / "seq-01" / "frame-000003.depth.png").unlink()
     with pytest.raises(DataError, match=r"frame-000003.*no depth"):

@@ -9,7 +9,7 @@ from ofvl_core import scenes as model_scenes
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.cli.console import DeviceOption, stderr
 from ofvl_core.cli.settings import ConfigOption, PresetOption, SetOption, layers
-from ofvl_core.cli.train import CacheOption, MonitorOption, ResumeOption, TrainingProgress, conclude_training
+from ofvl_core.cli.train import CacheOption, LongerOption, MonitorOption, TrainingProgress, conclude_training
 from ofvl_core.datasets import load_scene
 from ofvl_core.device import choose_device
 from ofvl_core.pretrained import is_pretrained, pretrained
@@ -47,7 +47,7 @@ def add_scene(
     cache: CacheOption = None,
     monitor: MonitorOption = None,
     device: DeviceOption = "auto",
-    resume: ResumeOption = False,
+    resume: LongerOption = False,
 ) -> None:
     """Add a scene to a trained model, whose other scenes stay as they are, bit by bit.
 

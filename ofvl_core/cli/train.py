@@ -29,6 +29,13 @@ MonitorOption = Annotated[
     Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write curves and pictures there.")
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out with its settings.")]
+LongerOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run in --out with its settings; more --iterations or --max-minutes lengthen it.",
+    ),
+]
 
 
 def train(
@@ -52,7 +59,7 @@ def train(
     cache: CacheOption = None,
     monitor: MonitorOption = None,
     device: DeviceOption = "auto",
-    resume: ResumeOption = False,
+    resume: LongerOption = False,
 ) -> None:
     """Train one OFVL-MS model jointly on all given scenes. Ctrl-C stops it so that --resume continues.
 

@@ -113,6 +113,11 @@ class Optimisation(BaseModel):
     )
     seed: int = Field(0, ge=0)
 
+    def progress(self, iteration: int, seconds: float) -> float:
+        """Share of the schedule that is over after so many steps and seconds of training, from 0 to 1."""
+        steps = iteration / self.iterations
+        return steps if self.max_minutes is None else max(steps, seconds / 60 / self.max_minutes)
+
 
 class TrainConfig(Optimisation):
     """How an OFVL-MS model is trained; a step sees a batch of every scene."""

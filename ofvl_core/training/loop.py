@@ -75,9 +75,7 @@ class TrainingLoop(ABC):
             if record.iteration == 0:
                 self.save()  # whatever happens, there is something to resume
             while not record.finished and not stop:
-                progress = record.iteration / schedule.iterations
-                if schedule.max_minutes is not None:
-                    progress = max(progress, seconds / 60 / schedule.max_minutes)
+                progress = schedule.progress(record.iteration, seconds)
                 if progress >= 1:
                     record.finished = True
                     break

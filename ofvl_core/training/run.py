@@ -284,9 +284,10 @@ class _Run(TrainingLoop):
 
 
 def resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Manifest:
-    """The manifest in `out`, whose latest training is of these `scenes` with this `config`.
+    """The manifest in `out`, whose latest training is of these `scenes` and goes on with this `config`.
 
-    Raises CheckpointError when it is not.
+    That may be longer than it was; a finished run then learns again, at the rate that a run of the new
+    length has there. Raises CheckpointError when the scenes or other settings differ.
     """
     manifest = load_manifest(out)
     records = [manifest.scene(name) for name in manifest.training.scenes]
@@ -295,8 +296,22 @@ def resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Mani
     if known != given:
         names = ", ".join(manifest.training.scenes)
         raise CheckpointError(f"{out} was trained on other data ({names}); give the same scenes to resume")
-    if manifest.training.config != config:
+    training = manifest.training
+    if training.config == config:
+        return manifest
+    length = config.model_dump(include={"iterations", "max_minutes"})
+    if training.config.model_copy(update=length) != config:
         raise CheckpointError(
-            f"{out} was trained with other settings; leave the options out to resume with its own"
+            f"{out} was trained with other settings; to resume, give none but --iterations or --max-minutes"
         )
+    if config.progress(training.iteration, training.seconds) >= 1:
+        minutes = training.seconds / 60
+        raise CheckpointError(
+            f"{out} has trained for {training.iteration} iterations, {minutes:.1f} min, already; "
+            "give --iterations and --max-minutes beyond that"
+        )
+    training.config, training.finished, training.calibration = config, False, None
+    for number, scene in enumerate(manifest.scenes):
+        if scene.name in training.scenes:
+            manifest.scenes[number] = scene.unprepared()
     return manifest
