@@ -23,7 +23,7 @@ HEAD = """\
 Made by `benchmarks/document.py` of the results in `benchmarks/results`; do not edit. Each section names the
 command that measures it again. What is compared ran in turn in one process, so ratios hold where times differ
 between machines; brackets hold 95 % bootstrap intervals. Recordings are looked for in OFVL_DATA
-([datasets.md](datasets.md)).
+([datasets.md](datasets.md)). Nothing here has run on a GPU; `benchmarks/gpu.py` would.
 """
 
 

@@ -7,6 +7,8 @@ and by five, turned and scaled a little (`network.looks`). It is one training ea
 be chance. The first model is asked again for poses that are not refined, with weights averaged over its last
 steps, and with statistics of normalisation measured anew on training views: these ruin it, as its weights
 were learned for the statistics of the first tenth, at which normalisation then rests (`statistics_rest`).
+
+The camera of fr1_rpy turns on the spot: there synthesised views and blur bring nothing.
 """
 
 import sys

@@ -102,7 +102,7 @@ class Optimisation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     settings_command: ClassVar[str]
 
-    iterations: int = Field(2000, gt=0, description="optimiser steps")
+    iterations: int = Field(20_000, gt=0, description="optimiser steps")
     max_minutes: Positive | None = Field(None, description="the schedule ends by then, wherever it is")
     learning_rate: Positive = 4e-3
     weight_decay: float = Field(0.05, ge=0, allow_inf_nan=False)
