@@ -1,5 +1,7 @@
 """Views from where no camera was: what they show, and that their targets are exact."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from ofvl_core.training.config import Augmentation
 from ofvl_core.training.losses import reprojection_loss
 from ofvl_core.training.packed import PackedFrames
 from ofvl_core.training.view_synthesis import random_motion, synthesise
+from ofvl_core.warps import warp, warp_images
 
 INPUT = Camera(160, 120, 150.0, 149.0, 81.0, 58.5)
 STORED = INPUT.resized(320, 240)
@@ -80,37 +83,59 @@ def test_targets_lie_on_their_rays_and_on_the_surface(seed, camera, coarser):
     assert (errors < 0.1).all()
 
 
-def test_without_a_motion_the_view_is_the_warped_frame():
-    frames = frame(relief())
-    _, coordinates, valid = synthesise(frames, 0, plain(), np.eye(4), GREY, STRIDE)
-    still = cell_targets(frames, np.array([0]), plain()[None], STRIDE)
+@pytest.mark.parametrize("camera", [STORED, replace(STORED, distortion=(1e-9, 0, 0, 0)), DISTORTED])
+@pytest.mark.parametrize("wide", [False, True])
+def test_without_a_motion_the_view_is_the_warped_frame(camera, wide):
+    """A lens or none, and also where the view shows what lies beside the frame."""
+    picture = smooth_picture()
+    frames = frame(relief(), picture, camera)
+    shown = warp(INPUT, camera, 0.7, np.radians(20), shift=(0.1, -0.1)) if wide else plain(camera)
+    image, coordinates, valid = synthesise(frames, 0, shown, np.eye(4), GREY, STRIDE)
+    still = cell_targets(frames, np.array([0]), shown[None], STRIDE)
     both = valid & still.valid[0, 0]
-    assert both.sum() > 0.95 * still.valid.sum()
-    assert np.allclose(coordinates[:, both], still.coordinates[0][:, both], atol=0.01)  # a pixel next to it
+    assert both.sum() > 0.93 * still.valid.sum()
+    assert np.allclose(coordinates[:, both], still.coordinates[0][:, both], atol=0.02)  # a pixel next to it
     assert not (valid & ~still.valid[0, 0]).any()
+    expected = warp_images([picture], shown[None], GREY[None], INPUT)[0].astype(int)
+    errors = np.abs(image - expected).max(axis=2)
+    assert np.mean(errors > 8) < (0.05 if wide else 0.001), "but for the frame's edge"
+    assert np.median(errors) <= 1
 
 
-def test_a_wall_looks_as_its_homography_says():
-    """Of a plane, the view from elsewhere is known exactly."""
+def through(lens, image):
+    """What an image without distortion is behind a lens of the same intrinsics."""
+    u, v = np.meshgrid(np.arange(lens.width), np.arange(lens.height))
+    rays = lens.rays(np.stack([u, v], axis=-1).reshape(-1, 2))
+    at = replace(lens, distortion=()).project(rays).astype(np.float32).reshape(*u.shape, 2)
+    return cv2.remap(image, at, None, cv2.INTER_LINEAR)
+
+
+@pytest.mark.parametrize("distortion", [(), (1e-9, 0.0, 0.0, 0.0), DISTORTED.distortion])
+def test_a_wall_looks_as_its_homography_says(distortion):
+    """Of a plane, the view from elsewhere is known exactly; the lens bends it as it bends the frame."""
+    lens, small_lens = (replace(camera, distortion=distortion) for camera in (STORED, INPUT))
     picture, distance = smooth_picture(), 2.0
-    frames = frame(np.full((240, 320), distance), picture)
+    frames = frame(np.full((240, 320), distance), through(lens, picture), camera=lens)
     motion = geometry.transform_from_rotation_vector([0.05, -0.1, 0.0], [0.2, -0.1, 0.15])
-    image, _, valid = synthesise(frames, 0, plain(), motion, GREY, STRIDE)
+    image, _, valid = synthesise(frames, 0, plain(lens), motion, GREY, STRIDE)
+
     moved_from_camera = geometry.invert(motion)
     normal = np.array([[0.0, 0.0, 1.0]])
     homography = INPUT.matrix @ (moved_from_camera[:3, :3] + moved_from_camera[:3, 3:] @ normal / distance)
-    small = cv2.resize(picture, (INPUT.width, INPUT.height), interpolation=cv2.INTER_AREA)
-    expected = cv2.warpPerspective(
-        small, homography @ np.linalg.inv(INPUT.matrix), (INPUT.width, INPUT.height)
-    )
-    inside = cv2.warpPerspective(
-        np.full_like(small, 255), homography @ np.linalg.inv(INPUT.matrix), (160, 120)
-    )
-    inside = cv2.erode(inside, np.ones((5, 5)))[..., 0] == 255
+    homography = homography @ np.linalg.inv(INPUT.matrix)
+    size = INPUT.width, INPUT.height
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    u, v = small_lens.project(INPUT.rays(np.indices(size).reshape(2, -1).T)).T.reshape(2, *size)
+    shown = ((u >= 0) & (u <= size[0] - 1) & (v >= 0) & (v <= size[1] - 1)).T
+    expected = through(small_lens, cv2.warpPerspective(small, homography, size))
+    shown = through(small_lens, cv2.warpPerspective(255 * shown.astype(np.uint8), homography, size))
+    inside = cv2.erode(shown, np.ones((5, 5))) == 255
     assert inside.mean() > 0.6
     assert valid.mean() > 0.6
     assert np.abs(image.astype(int) - expected)[inside].mean() < 2.0
-    assert (image[~cv2.dilate(inside.astype(np.uint8), np.ones((15, 15))).astype(bool)] == 128).all()
+    outside = cv2.dilate(shown, np.ones((15, 15))) == 0
+    assert outside.any()
+    assert (image[outside] == 128).all()
 
 
 def test_what_is_in_front_hides_what_is_behind():

@@ -6,6 +6,7 @@ then finds its colour where its point lies in the frame. What no point fell on, 
 see it or not how far it is, takes the depth of what is next to it: a picture, but no target.
 """
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,9 @@ SPLAT = 2
 
 NEAREST = 0.1
 """Points closer than this to the moved camera, metres, are cut off."""
+
+LENS_STEP = 2
+"""Pixels between the entries of a lens's table of rays."""
 
 AGREEMENT = 0.03
 """A cell is a target when depth by splats and depth in the frame are this alike, relative to either."""
@@ -91,11 +95,22 @@ def _nearest(values: Plane, known: NDArray[np.bool_]) -> Plane:
 
 
 @lru_cache(maxsize=8)
-def _rays_of(camera: Camera, width: int, height: int, step: int = 1) -> Plane:
-    """Rays (3, h, w) of every `step`-th pixel of the camera's image at another size; none: straight ahead."""
-    u, v = np.meshgrid(np.arange(0.0, width, step), np.arange(0.0, height, step))
-    rays = camera.resized(width, height).rays(np.stack([u, v], axis=-1).reshape(-1, 2))
-    return np.nan_to_num(rays.T).astype(np.float32).reshape(3, *u.shape)
+def _rays_of(camera: Camera, width: int, height: int, step: int) -> Plane:
+    """Rays (3, h, w) of every `step`-th pixel of the camera's image at another size; NaN where none leads."""
+    return _ray_table(camera.resized(width, height), range(0, width, step), range(0, height, step))
+
+
+@lru_cache(maxsize=8)
+def _rays_around(camera: Camera) -> Plane:
+    """Rays (3, h, w) of every `LENS_STEP`-th pixel of the image and as far again to every side of it."""
+    sides = (range(-side, 2 * side, LENS_STEP) for side in (camera.width, camera.height))
+    return _ray_table(camera, *sides)
+
+
+def _ray_table(camera: Camera, columns: range, rows: range) -> Plane:
+    u, v = np.meshgrid(columns, rows)
+    rays = camera.rays(np.stack([u, v], axis=-1).reshape(-1, 2))
+    return rays.T.astype(np.float32).reshape(3, *u.shape)
 
 
 def _carried(a_from_b: Array, x: Plane, y: Plane, z: Plane) -> list[Plane]:
@@ -158,15 +173,18 @@ def _source_pixels(
     u, v = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     column, row = _mapped(stored_from_input, u, v)
     if any(stored.distortion):
-        rays = _rays_of(stored, stored.width, stored.height)[:2]
-        x, y = (cv2.remap(ray, column, row, cv2.INTER_LINEAR) for ray in rays)
+        at = (column + stored.width) / LENS_STEP, (row + stored.height) / LENS_STEP
+        x, y = (
+            cv2.remap(ray, *at, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=math.nan)
+            for ray in _rays_around(stored)[:2]
+        )
     else:
         x, y = (column - stored.cx) * np.float32(1 / stored.fx), (row - stored.cy) * np.float32(1 / stored.fy)
     x, y, z = _carried(camera_from_moved, x * depth, y * depth, depth)
-    behind = z < NEAREST
-    z[behind] = NEAREST
+    hidden = ~(z >= NEAREST)  # or where no ray leads
+    x[hidden], y[hidden], z[hidden] = 0.0, 0.0, NEAREST
     u, v = _projected(stored, x, y, z)
-    u[behind] = -1e4
+    u[hidden] = -1e4
     return u, v
 
 
