@@ -148,6 +148,12 @@ def is_finished(model: Path) -> bool:
     return model.exists() and load_manifest(model).training.finished
 
 
+def require_end(finished: bool) -> None:
+    """Ends the script when a training was stopped: nothing is to be measured of what is half trained."""
+    if not finished:
+        raise SystemExit("stopped; the same command continues")
+
+
 def write(name: str, command: str, tables: list[Table], figures: Mapping[str, Any]) -> None:
     """Write benchmarks/results/NAME.json and print the tables.
 

@@ -22,7 +22,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from harness import ROOT, Array, Table, bootstrap, is_finished, recordings, write
+from harness import ROOT, Array, Table, bootstrap, is_finished, recordings, require_end, write
 
 from ofvl_core.checkpoint import load_manifest, load_model, save_deployment
 from ofvl_core.datasets import SceneData, find_scenes, load_scene
@@ -88,7 +88,8 @@ def trained_without(
     """A model of the other scenes; one that is there already is taken."""
     out = OUT / f"without_{scene.name}"
     if not is_finished(out):
-        train([other for other in scenes if other is not scene], config, out, around, resume=out.exists())
+        others = [other for other in scenes if other is not scene]
+        require_end(train(others, config, out, around, resume=out.exists()))
     return out
 
 
@@ -132,7 +133,7 @@ def main(
         base = pretrained_file() if pretrained else trained_without(scene, scenes, of_base, around)
         out = OUT / f"{'pretrained' if pretrained else 'added'}_{scene.name}"
         if not is_finished(out):
-            add_scene(base, scene, of_new, out, around, alone=pretrained, resume=out.exists())
+            require_end(add_scene(base, scene, of_new, out, around, alone=pretrained, resume=out.exists()))
         errors = [evaluate_scene(asked, scene, split).errors for asked in (Localizer(out), localizer)]
         taken = load_manifest(out).training.seconds / 60
         size = scene_megabytes(out, scene.name)

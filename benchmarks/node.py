@@ -184,8 +184,8 @@ def listen(seconds: float) -> dict[int, float]:
     executor.add_node(node)
     ends = time.monotonic() + START
     while (now := time.monotonic()) < ends:
-        if len(heard) <= SETTLING:
-            ends = max(ends, now + seconds) if heard else ends
+        if 0 < len(heard) <= SETTLING:
+            ends = now + seconds
         executor.spin_once(0.1)
     rclpy.shutdown()
     return heard

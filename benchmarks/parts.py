@@ -11,6 +11,7 @@ were learned for the statistics of the first tenth, at which normalisation then 
 The camera of fr1_rpy turns on the spot: there synthesised views and blur bring nothing.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -18,7 +19,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 import typer
-from harness import ROOT, Table, bootstrap, is_finished, recordings, write
+from harness import ROOT, Table, bootstrap, is_finished, recordings, require_end, write
 from torch import Tensor
 
 from ofvl_core.checkpoint import Manifest, load_manifest, load_model, save_checkpoint
@@ -149,19 +150,23 @@ def main(
     """Train and compare; results go to parts_SCENE.json. Models that out/parts holds already are taken."""
     data = load_scene(recordings("scenes") / scene)
     around = Surroundings(CPU, cache=FRAMES)
+    derived = {name: OUT / f"{scene}_{change.__name__}" for name, change in DERIVED.items()}
+    first = OUT / f"{scene}_0"
+    if is_finished(first) and not all(path.exists() for path in derived.values()):
+        shutil.rmtree(first)  # what they are made of was lost with the process that trained it
     models: dict[str, Path] = {}
     for number, (name, variant) in enumerate(VARIANTS.items()):
         out = models[name] = OUT / f"{scene}_{number}"
         if not is_finished(out):
             config = make_config(COMMON, {"max_minutes": minutes}, variant.changes)
-            train([data], config, out, around, resume=out.exists(), kind=variant.kind)
+            require_end(train([data], config, out, around, resume=out.exists(), kind=variant.kind))
             if number == 0:
-                for change in DERIVED.values():
+                for made, change in DERIVED.items():
                     manifest = load_manifest(out)
                     model = load_model(out, manifest, CPU)
                     change(model, data, manifest)
-                    save_checkpoint(OUT / f"{scene}_{change.__name__}", manifest, model)
-    models |= {name: OUT / f"{scene}_{change.__name__}" for name, change in DERIVED.items()}
+                    save_checkpoint(derived[made], manifest, model)
+    models |= derived
     held_out = as_held_out(data, load_manifest(models["the defaults"]))  # all hold out the same
     asked = {name: (model, PoseOptions()) for name, model in models.items()}
     asked["the defaults, by RANSAC's pose, not refined"] = models["the defaults"], PoseOptions(refinements=0)

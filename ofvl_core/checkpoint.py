@@ -21,6 +21,8 @@ from ofvl_core.checkpoint_folder import (
     read_manifest,
     read_weights,
     save_folder,
+    save_manifest,
+    unreadable,
 )
 from ofvl_core.device import place
 from ofvl_core.engines.int8 import Quantisation
@@ -61,6 +63,11 @@ class TrainingRecord(RunRecord):
     gradient_state: list[float] = Field(default_factory=list)
     sharing: list[list[float]] = Field(default_factory=list)
     calibration: Calibration | None = None
+
+    @property
+    def identity(self) -> "TrainingRecord":
+        """What tells trainings apart: deployment files keep no histories, and calibrations come later too."""
+        return self.model_copy(update={"history": [], "sharing": [], "calibration": None})
 
 
 class Manifest(FolderManifest):
@@ -121,7 +128,11 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises CheckpointError when there is none or it makes no sense.
     """
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if is_file:
         return parse_manifest(deployment.read_manifest(path), Manifest, path)
     return read_manifest(path, Manifest)
 
@@ -171,14 +182,29 @@ def load_folder(path: Path, verb: str) -> Manifest:
 
     Raises CheckpointError for a deployment file, and when the latest training was interrupted.
     """
+    require_folder(path, verb)
+    manifest = load_manifest(path)
+    require_finished(path, manifest)
+    return manifest
+
+
+def require_folder(path: Path, verb: str) -> None:
+    """Raises CheckpointError for a deployment file, of which nothing can be changed: what `verb` says."""
     if path.is_file():
         raise CheckpointError(
             f"{path} is a file, and deployment files stay as they are; {verb} the folder that it was made of "
             "and run ofvl deploy again"
         )
-    manifest = load_manifest(path)
-    require_finished(path, manifest)
-    return manifest
+
+
+def keep_result(folder: Path, before: Manifest, after: Manifest) -> None:
+    """Replace the manifest `before` of the checkpoint in `folder` by the one that a measurement made of it.
+
+    Raises CheckpointError when the checkpoint has changed meanwhile, by training, say.
+    """
+    if load_manifest(folder) != before:
+        raise CheckpointError(f"{folder} was changed meanwhile by another program; run this again")
+    save_manifest(folder, after)
 
 
 def require_finished(path: Path, manifest: Manifest) -> None:

@@ -114,12 +114,21 @@ def save_manifest(folder: Path, manifest: FolderManifest) -> None:
 def read_manifest(folder: Path, kind: type[AnyManifest]) -> AnyManifest:
     """The manifest in `folder`. Raises CheckpointError when there is none or it makes no sense."""
     file = folder / MANIFEST
-    if not file.is_file():
-        cause = f"is not a checkpoint (no {MANIFEST} inside)" if folder.exists() else "does not exist"
-        raise CheckpointError(
-            f"checkpoint {folder} {cause}; give the folder that '{kind.command} --out' wrote"
-        )
-    return parse_manifest(file.read_bytes(), kind, file)
+    try:
+        if not file.is_file():
+            cause = f"is not a checkpoint (no {MANIFEST} inside)" if folder.exists() else "does not exist"
+            raise CheckpointError(
+                f"checkpoint {folder} {cause}; give the folder that '{kind.command} --out' wrote"
+            )
+        content = file.read_bytes()
+    except OSError as error:
+        raise unreadable(file, error) from None
+    return parse_manifest(content, kind, file)
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """What to say of a checkpoint's file that the system does not let us read."""
+    return CheckpointError(f"{path}: cannot be read ({error.strerror}); correct its permissions")
 
 
 def parse_manifest(content: bytes | str, kind: type[AnyManifest], source: Path) -> AnyManifest:

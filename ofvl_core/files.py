@@ -28,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # a full disc
+        if error.errno is not None and error.filename in (None, name):  # a full disc; a folder in its place
             error.filename = str(path)
         raise
     finally:

@@ -25,7 +25,8 @@ from ofvl_core.resize import require_size
 class Cells:
     """What the network said of one image, one row a network cell.
 
-    The N cells are those of all its looks (`ofvl_core.looks`), each row by row with `columns` in a row.
+    The N cells are those of all its looks that lie in the image (`ofvl_core.looks`), look by look and row by
+    row; a look has `columns` of them in a row, inside or beside.
     `pixels` (N, 2) are those of the image that was given: its full resolution, distorted as it is.
     `scene_coordinates` (N, 3), metres, are in the scene's frame and `uncertainties` (N,), metres, their
     predicted standard deviation along each axis. `inliers` (N,) agree with the pose.

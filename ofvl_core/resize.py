@@ -47,18 +47,13 @@ def require_size(image_rgb: NDArray[np.uint8], camera: Camera) -> None:
         )
 
 
-def resize(
-    image: NDArray[np.uint8], camera: Camera, out: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """Image (H, W, 3) at the camera's size, averaging where it shrinks; written to `out` if that is given."""
+def resize(image: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
+    """Image (H, W, 3) at the camera's size, averaging where it shrinks."""
     if image.shape[1::-1] == (camera.width, camera.height):
-        if out is None:
-            return image
-        np.copyto(out, image)
-        return out
+        return image
     shrinks = camera.width < image.shape[1]
     interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (camera.width, camera.height), out, interpolation=interpolation)
+    resized = cv2.resize(image, (camera.width, camera.height), interpolation=interpolation)
     return np.asarray(resized, np.uint8)
 
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ofvl_core.checkpoint import (
     Manifest,
-    TrainingRecord,
     assemble,
     load_manifest,
     load_model,
@@ -82,14 +81,18 @@ def merge(checkpoints: Sequence[Path], out: Path) -> None:
                 manifest.scenes.append(record)
             elif holder.manifest.scene(record.name).unprepared() != record.unprepared():
                 raise _different(record.name, holder, source, "camera, frames or whose convolutions it uses")
-            elif (kept := manifest.scene(record.name)).calibration is None:
-                kept.calibration = record.calibration
+            else:
+                kept = manifest.scene(record.name)
+                kept.calibration = kept.calibration or record.calibration
+                kept.quantisation = kept.quantisation or record.quantisation
         for training in source.manifest.trainings:
-            known = [_identity(one) for one in manifest.trainings]
-            if _identity(training) not in known:
+            known = [one.identity for one in manifest.trainings]
+            if training.identity not in known:
                 manifest.trainings.append(training)
-            elif manifest.trainings[same := known.index(_identity(training))].calibration is None:
-                manifest.trainings[same] = training
+                continue
+            same = manifest.trainings[known.index(training.identity)]
+            same.calibration = same.calibration or training.calibration
+            same.history, same.sharing = same.history or training.history, same.sharing or training.sharing
         used = source.model.used_tensors()
         for name, tensor in source.model.state_dict().items():
             if not torch.equal(tensors.setdefault(name, tensor), tensor) and name in used:
@@ -132,8 +135,3 @@ def _different(scene: str, one: _Source, other: _Source, what: str) -> Checkpoin
     return CheckpointError(
         f"scene '{scene}' is not the same in {one.path} and {other.path} ({what}); remove it from one of them"
     )
-
-
-def _identity(training: TrainingRecord) -> TrainingRecord:
-    """What tells trainings apart: deployment files keep no histories, and calibrations are made later too."""
-    return training.model_copy(update={"history": [], "sharing": [], "calibration": None})

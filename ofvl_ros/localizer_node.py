@@ -327,7 +327,7 @@ class LocalizerNode(LifecycleNode):
         outcome = self._pipeline.process(shot, self._inputs.camera_info)
         if outcome.pose is not None:  # first of all: it is what is waited for
             self._outputs.publish_pose(outcome, outcome.pose)
-        self._health.took("image received to pose sent", time.monotonic() - shot.received)
+            self._health.took("image received to pose sent", time.monotonic() - shot.received)
         if outcome.state in WITHOUT_MAP:
             self._broadcaster.stop()
         elif outcome.map_transform is not None:

@@ -42,6 +42,7 @@ class Outputs:
         self._markers = self._publisher(MarkerArray, "markers", 1)
         self._poses: deque[PoseStamped] = deque(maxlen=PATH_LENGTH)
         self._path_sent = -math.inf
+        self._path_scene = ""
 
     def destroy(self) -> None:
         """Publish no more."""
@@ -55,8 +56,9 @@ class Outputs:
         self._pose.publish(pose)
         measured = pose_with_covariance_stamped(found.single, found.single_covariance, frame, stamp)
         self._pose_with_covariance.publish(measured)
-        if self._poses and not _continues(self._poses[-1], pose):
+        if outcome.scene != self._path_scene or (self._poses and not _continues(self._poses[-1], pose)):
             self._poses.clear()
+            self._path_scene = outcome.scene
         if not self._poses or _distance(self._poses[-1], pose) > PATH_SPACING:
             self._poses.append(pose)
 

@@ -1,13 +1,15 @@
 """Checkpoints: whole or not at all, readable, and harmless to load."""
 
 import json
+import os
 import pickle
 
 import pytest
 import torch
 from scenes import write_scene
 
-from ofvl_core.checkpoint import load_manifest, load_model
+from ofvl_core.calibration import UNCALIBRATED
+from ofvl_core.checkpoint import keep_result, load_manifest, load_model
 from ofvl_core.checkpoint_folder import MANIFEST
 from ofvl_core.datasets import load_scene
 from ofvl_core.errors import CheckpointError
@@ -126,6 +128,27 @@ def test_a_manifest_cannot_point_outside_its_folder(checkpoint, name):
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="damaged or of another version"):
         Localizer(checkpoint)
+
+
+def test_a_result_is_kept_unless_the_checkpoint_changed(checkpoint):
+    before, after = load_manifest(checkpoint), load_manifest(checkpoint)
+    after.scenes[0].calibration = UNCALIBRATED
+    keep_result(checkpoint, before, after)
+    assert load_manifest(checkpoint) == after
+    with pytest.raises(CheckpointError, match="changed meanwhile"):
+        keep_result(checkpoint, before, after)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("closed", [".", MANIFEST])
+def test_what_may_not_be_read_is_named(checkpoint, closed):
+    mode = (checkpoint / closed).stat().st_mode
+    (checkpoint / closed).chmod(0)
+    try:
+        with pytest.raises(CheckpointError, match=r"cannot be read.*permissions"):
+            Localizer(checkpoint)
+    finally:
+        (checkpoint / closed).chmod(mode)
 
 
 def test_unknown_scene_lists_the_known(checkpoint):

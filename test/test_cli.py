@@ -1,7 +1,6 @@
 """The `ofvl` command as a user runs it: as a process."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
 from processes import Forked, catches, wait_until
 from scenes import write_scene
 
@@ -134,7 +134,8 @@ def test_localize_prints_json_lines_and_writes_tum(tiny_checkpoint, tiny_scenes,
 def test_localize_says_when_there_is_no_pose(tiny_checkpoint, tmp_path):
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((480, 640, 3), np.uint8))
     line = json.loads(ofvl("localize", tiny_checkpoint, tmp_path / "black.png", "--scene", "room_1")[0])
-    assert line["found"] or line["reason"]
+    assert not line["found"]
+    assert line["reason"]
 
 
 def test_training_is_stopped_and_resumed(tmp_path):
@@ -147,7 +148,8 @@ def test_training_is_stopped_and_resumed(tmp_path):
     assert "continue with --resume" in process.errors
     assert "already" not in process.errors
     assert "add --resume" in refused(*arguments)
-    assert "other settings" in refused(*arguments, "--resume", "--iterations", "5")
+    assert "other settings" in refused(*arguments, "--resume", "--seed", "5")
+    assert "no longer" in refused(*arguments, "--resume", "--iterations", "99999")
     with start(*arguments, "--resume") as process:
         assert wait_until(lambda: catches(process.pid, signal.SIGTERM))
         process.send_signal(signal.SIGTERM)
@@ -160,11 +162,16 @@ def test_bad_input_is_one_sentence(tmp_path, tiny_checkpoint, tiny_scenes):
     assert "no such folder" in refused("train", tmp_path / "nothing", "--out", out)
     assert "'resnet' is unknown" in refused("train", scene, "--out", out, "--model", "resnet")
     assert "'max_minutes'" in refused("train", scene, "--out", out, "--max-minutes", "0")
-    assert "CUDA" in refused("train", scene, "--out", out, "--device", "cuda") or os.environ.get(
-        "CUDA_VISIBLE_DEVICES"
-    )
+    if not torch.cuda.is_available():
+        assert "CUDA" in refused("train", scene, "--out", out, "--device", "cuda")
     assert not out.exists()
+    assert "'seed'" in refused("train", scene, "--out", out, "--seed", 2**64)
     assert "does not exist" in refused("evaluate", tmp_path / "nothing", scene)
+    assert "no split 'tests'" in refused("evaluate", tiny_checkpoint, tiny_scenes[0], "--split", "tests")
+    _, errors = ofvl(
+        "evaluate", tiny_checkpoint, tiny_scenes[0], "--split", "train", "--json", tmp_path, status=1
+    )
+    assert f"error: {tmp_path}: Is a directory" in errors
     assert "unknown scene 'attic'" in refused("evaluate", tiny_checkpoint, scene)
     assert "unknown scene 'attic'" in refused("localize", tiny_checkpoint, "x.png", "--scene", "attic")
     assert "cannot be read" in refused("localize", tiny_checkpoint, tmp_path / "x.png", "--scene", "room_1")

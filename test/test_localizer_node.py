@@ -198,6 +198,25 @@ def test_the_scene_switches_while_images_flow(tiny_checkpoint: Path, views: dict
             thread.join()
 
 
+def test_a_path_stays_in_its_scene(tiny_checkpoint: Path, views: dict[str, View]) -> None:
+    with running(tiny_checkpoint) as camera:
+        paths = collect(camera.node, PathMessage, "path", 1)
+        for number, view in enumerate(views.values(), 1):
+            assert camera.set_parameter("scene", view.scene) == (True, "")
+            place = view.map_from_camera[:3, 3]
+
+            def ends_here(place: Array = place) -> bool:
+                return bool(paths) and np.allclose(positions(paths[-1])[-1], place, atol=1e-3)
+
+            message = view.message(number * 1000 * NANOSECONDS)
+            assert camera.publish_until(ends_here, message, view.camera), camera.log
+            assert np.allclose(positions(paths[-1]), place, atol=1e-3)
+
+
+def positions(path: PathMessage) -> Array:
+    return np.array([pose_matrix(pose.pose)[:3, 3] for pose in path.poses])
+
+
 def test_each_scene_can_have_a_map_frame(tiny_checkpoint: Path, views: dict[str, View]) -> None:
     with running(tiny_checkpoint, map_frame="map_of_{scene}", scene="room_2") as camera:
         assert camera.localize(views["room_2"]), camera.log

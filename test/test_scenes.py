@@ -9,8 +9,11 @@ import pytest
 import torch
 from scenes import write_room, write_scene
 
+from ofvl_core.calibration import UNCALIBRATED
 from ofvl_core.checkpoint import load_manifest, load_model, save_checkpoint, save_deployment
+from ofvl_core.checkpoint_folder import save_manifest
 from ofvl_core.datasets import load_scene
+from ofvl_core.engines.int8 import Quantisation
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.network import Architecture
 from ofvl_core.scenes import merge, remove_scenes
@@ -296,6 +299,23 @@ def test_scenes_that_two_added_come_together(with_c, with_d, tmp_path, deployed)
     assert all(torch.equal(predict(out, scene), output) for scene, output in expected.items())
     remove_scenes(out, ["d"], tmp_path / "back")
     assert load(tmp_path / "back").state_dict().keys() <= load(with_c).state_dict().keys()
+
+
+@pytest.mark.parametrize("other_first", [False, True])
+def test_what_one_of_them_knows_more_is_kept(with_c, with_d, tmp_path, other_first):
+    """d has b prepared for int8 and a calibration; c comes as a file, which has no histories."""
+    whole = shutil.copytree(with_d, tmp_path / "d")
+    manifest = load_manifest(whole)
+    manifest.scene("b").quantisation = Quantisation(ranges=[], frames=1, float32=(0.0, 0.0), int8=(0.0, 0.0))
+    manifest.trainings[0].calibration = UNCALIBRATED
+    save_manifest(whole, manifest)
+    file = tmp_path / "c.safetensors"
+    save_deployment(file, load_manifest(with_c), load(with_c))
+    merge([whole, file] if other_first else [file, whole], tmp_path / "new")
+    merged = load_manifest(tmp_path / "new")
+    assert merged.scene("b") == manifest.scene("b")
+    assert merged.trainings[0] == manifest.trainings[0]
+    assert merged.trainings[0].history
 
 
 def changed(path, out, name):

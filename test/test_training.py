@@ -11,7 +11,7 @@ import pytest
 import torch
 from scenes import write_scene
 
-from ofvl_core.checkpoint import load_manifest, load_model
+from ofvl_core.checkpoint import load_manifest, load_model, save_deployment
 from ofvl_core.datasets import load_scene
 from ofvl_core.datasets.images import read_color
 from ofvl_core.errors import CheckpointError, ConfigError, DataError
@@ -108,6 +108,35 @@ def test_a_finished_run_is_lengthened(scenes, tmp_path):
     assert (training.iteration, training.finished, training.config) == (6, True, longer)
     after = weights(out)
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_run_that_is_lengthened_gets_longer(scenes, tmp_path):
+    out = tmp_path / "model"
+    stop = lambda iteration, losses: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    run.train(scenes, SHORT, out, run.Surroundings(CPU, on_step=stop))
+    for iterations in (1, 3):
+        with pytest.raises(CheckpointError, match="no longer"):
+            run.train(scenes, SHORT.model_copy(update={"iterations": iterations}), out, HERE, resume=True)
+    assert run.train(scenes, SHORT.model_copy(update={"iterations": 5}), out, HERE, resume=True)
+
+
+def test_a_run_that_time_ends_has_a_history(scenes, tmp_path):
+    config = SHORT.model_copy(update={"iterations": 100_000, "max_minutes": 0.01})
+    assert run.train(scenes[:1], config, tmp_path / "model", HERE)
+    training = load_manifest(tmp_path / "model").training
+    assert training.iteration < 100_000
+    assert min(training.iteration, 20) - 1 <= len(training.history) <= run.HISTORY_LENGTH + 1
+    assert len(training.sharing) == len(training.history)
+
+
+def test_a_deployment_file_is_not_trained(scenes, tmp_path):
+    run.train(scenes[:1], SHORT, tmp_path / "model", HERE)
+    manifest, file = load_manifest(tmp_path / "model"), tmp_path / "model.safetensors"
+    save_deployment(file, manifest, load_model(tmp_path / "model", manifest, CPU))
+    before = file.read_bytes()
+    with pytest.raises(CheckpointError, match=r"is a file.*resume the folder"):
+        run.train(scenes[:1], SHORT.model_copy(update={"iterations": 8}), file, HERE, resume=True)
+    assert file.read_bytes() == before
 
 
 def test_a_scene_without_depth_is_named(scenes, tmp_path):

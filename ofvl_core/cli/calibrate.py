@@ -7,8 +7,7 @@ import typer
 from rich.table import Table
 
 from ofvl_core.calibration import Calibration, calibrated
-from ofvl_core.checkpoint import load_folder
-from ofvl_core.checkpoint_folder import save_manifest
+from ofvl_core.checkpoint import keep_result, load_folder
 from ofvl_core.cli.console import DeviceOption, JsonOption, emit_json, progress_bar, stdout
 from ofvl_core.cli.evaluate import as_trained
 from ofvl_core.datasets import find_scenes
@@ -32,7 +31,7 @@ def calibrate(
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=sum(len(scene.frames(split)) for scene in scenes))
         found = calibrated(Localizer(checkpoint, device), scenes, split, lambda: bar.advance(task))
-    save_manifest(checkpoint, found)
+    keep_result(checkpoint, manifest, found)
     in_force: dict[Calibration, list[str]] = {}
     for scene in scenes:
         in_force.setdefault(found.calibration(scene.name), []).append(scene.name)

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ofvl_core.checkpoint import load_folder
-from ofvl_core.checkpoint_folder import save_manifest
+from ofvl_core.checkpoint import keep_result, load_folder
 from ofvl_core.cli.console import JsonOption, emit_json, print_rows, progress_bar
 from ofvl_core.cli.evaluate import as_trained
 from ofvl_core.datasets import find_scenes
@@ -30,7 +29,7 @@ def quantise(
     with progress_bar() as bar:
         task = bar.add_task("localizing", total=2 * sum(len(scene.splits[HOLDOUT]) for scene in scenes))
         found = quantised(checkpoint, scenes, lambda: bar.advance(task))
-    save_manifest(checkpoint, found)
+    keep_result(checkpoint, manifest, found)
     records = [found.scene(scene.name) for scene in scenes]
     rows = [(record.name, record.quantisation) for record in records if record.quantisation is not None]
     if json is not None:

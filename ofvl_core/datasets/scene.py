@@ -72,8 +72,15 @@ class SceneData:
                 f"{self.root}: the {split} split is empty; name its sequences where the layout lists them "
                 f"({split.capitalize()}Split.txt, dataset.yaml)"
             )
+        if split not in self.splits:
+            raise DataError(
+                f"{self.root}: there is no split '{split}'; choose one of {', '.join(self.splits)}"
+            )
         if not frames:
-            raise DataError(f"{self.root}: no frames are held out for {split}; record longer sequences")
+            raise DataError(
+                f"{self.root}: no frames are held out for {split}; record longer sequences, or train with a "
+                "larger holdout"
+            )
         return frames
 
     def holding_out(self, share: float) -> "SceneData":

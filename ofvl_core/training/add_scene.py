@@ -63,8 +63,12 @@ def add_scene(
     device = worker_device(surroundings.device)
     if resume:
         manifest = resumed([scene], config, out)
-        before = (manifest.scenes[:-1], manifest.trainings[:-1], manifest.scenes[-1].shares_with)
-        if before != (others, base.trainings, owner):
+        *known, added = manifest.scenes
+        same_scenes = [one.unprepared() for one in known] == [one.unprepared() for one in others]
+        same_trainings = [one.identity for one in manifest.trainings[:-1]] == [
+            one.identity for one in base.trainings
+        ]
+        if not (same_scenes and same_trainings and added.shares_with == owner):
             raise CheckpointError(
                 f"{out} was begun from another checkpoint or --share-with; give the same ones to resume"
             )

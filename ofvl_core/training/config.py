@@ -111,7 +111,7 @@ class Optimisation(BaseModel):
     precision: Precision = Field(
         "auto", description="of the network while training; auto is bfloat16 where that is faster"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
     def progress(self, iteration: int, seconds: float) -> float:
         """Share of the schedule that is over after so many steps and seconds of training, from 0 to 1."""

@@ -5,8 +5,10 @@ goes on with the cells of a `FeatureBuffer`. Losses and learning rate run throug
 training of its own.
 """
 
+import math
 import time
-from functools import cached_property, partial
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +36,11 @@ CELLS_A_STEP = 2048
 class NewSceneTrainer(Trainer):
     """A `Trainer` whose scenes' heads go on alone after the first part of the schedule."""
 
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self._cells: dict[int, FeatureBuffer] = {}
+        """Of this worker's scenes, from when the backbone has come to rest."""
+
     def step(self, iteration: int, progress: float, stop: bool = False, seconds: float = 0.0) -> Step:
         """Train on a batch of every scene, or later on cells of all its views; see `Trainer.step`."""
         together = 1 - SHARE if self.model.architecture.head_kernel == 1 else 1.0
@@ -46,6 +53,8 @@ class NewSceneTrainer(Trainer):
         self.model.eval()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config, progress)
+        if not self._cells:
+            self._cells = self._filled(seconds)
         rows = {scene: self._rows(scene, iteration) for scene in self.sources}
         for update in range(STEPS):
             self.optimizer.zero_grad(set_to_none=True)
@@ -62,15 +71,16 @@ class NewSceneTrainer(Trainer):
         rows = random.integers(len(self._cells[scene].features), size=(STEPS, CELLS_A_STEP))
         return torch.from_numpy(rows).to(self.device)
 
-    @cached_property
-    def _cells(self) -> dict[int, FeatureBuffer]:
-        """The cells of this worker's scenes, computed when the backbone comes to rest."""
-        minutes, start = self.config.max_minutes, time.monotonic()
+    def _filled(self, seconds: float) -> dict[int, FeatureBuffer]:
+        """The cells of this worker's scenes, after so many seconds of training."""
+        limit = math.inf
+        if self.config.max_minutes is not None:
+            whole = 60 * self.config.max_minutes
+            limit = time.monotonic() + min(whole * SHARE * FILLING, whole - seconds)
         drawn = self.config.iterations * SHARE * STEPS * CELLS_A_STEP
 
         def enough(cells: int) -> bool:
-            late = minutes is not None and time.monotonic() - start > 60 * minutes * SHARE * FILLING
-            return late or cells >= drawn
+            return time.monotonic() > limit or cells >= drawn
 
         return {
             scene: fill_buffer(source, partial(self._features, self.scenes[scene]), enough)

@@ -15,7 +15,10 @@ from ofvl_core.training.interruption import stop_signals
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 HISTORY_LENGTH = 200
-"""Points kept of the loss curves."""
+"""Points kept of the loss curves, evenly spread over the schedule."""
+
+TINY = 1e-9
+"""What a share of whole steps may be off by rounding."""
 
 
 class Step(NamedTuple):
@@ -65,12 +68,12 @@ class TrainingLoop(ABC):
         self.record.history.append([self.record.iteration, *losses])
 
     def run(self) -> None:
-        """Train; the record is `finished` when that came to its end. What was trained is saved anyway."""
+        """Train; the record is `finished` when that came to its end. A run that was stopped is saved, too."""
         record, schedule = self.record, self.schedule
         stop, seconds = False, record.seconds
         saved_at, pause, just_saved = seconds, SECONDS_BETWEEN_CHECKPOINTS, False
         start = time.monotonic() - seconds
-        every = max(1, schedule.iterations // HISTORY_LENGTH)
+        noted = int(HISTORY_LENGTH * schedule.progress(record.iteration, seconds))
         with stop_signals() as asked_to_stop:
             if record.iteration == 0:
                 self.save()  # whatever happens, there is something to resume
@@ -84,7 +87,9 @@ class TrainingLoop(ABC):
                 )
                 record.iteration += 1
                 record.finished = record.iteration == schedule.iterations
-                if record.iteration % every == 0 or record.finished:
+                reached = int(HISTORY_LENGTH * schedule.progress(record.iteration, seconds) + TINY)
+                if reached > noted or record.finished:
+                    noted = reached
                     self.note(losses)
                 self.on_step(record.iteration, losses)
                 stop = stop or (self.alone and asked_to_stop.is_set())

@@ -14,6 +14,7 @@ from ofvl_core.checkpoint import (
     TrainingRecord,
     load_manifest,
     load_model,
+    require_folder,
     save_checkpoint,
 )
 from ofvl_core.checkpoint_folder import MANIFEST, read_tensors, require_empty, save_manifest
@@ -289,6 +290,7 @@ def resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Mani
     That may be longer than it was; a finished run then learns again, at the rate that a run of the new
     length has there. Raises CheckpointError when the scenes or other settings differ.
     """
+    require_folder(out, "resume")
     manifest = load_manifest(out)
     records = [manifest.scene(name) for name in manifest.training.scenes]
     known = [(record.name, record.frames, record.camera) for record in records]
@@ -304,11 +306,11 @@ def resumed(scenes: Sequence[SceneData], config: TrainConfig, out: Path) -> Mani
         raise CheckpointError(
             f"{out} was trained with other settings; to resume, give none but --iterations or --max-minutes"
         )
-    if config.progress(training.iteration, training.seconds) >= 1:
-        minutes = training.seconds / 60
+    done = training.iteration, training.seconds
+    if any(done) and config.progress(*done) >= min(1.0, training.config.progress(*done)):
         raise CheckpointError(
-            f"{out} has trained for {training.iteration} iterations, {minutes:.1f} min, already; "
-            "give --iterations and --max-minutes beyond that"
+            f"{out} has trained for {done[0]} iterations, {done[1] / 60:.1f} min, already, and this would "
+            "make the run no longer; give more --iterations and --max-minutes"
         )
     training.config, training.finished, training.calibration = config, False, None
     for number, scene in enumerate(manifest.scenes):

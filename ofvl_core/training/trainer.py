@@ -58,7 +58,7 @@ class Trainer:
         """Train on one batch of every scene; `progress` runs from 0 to 1 over the training.
 
         `stop` and `seconds` are this worker's word on what the returned `Step` tells all of them. Raises
-        ConfigError, before anything has changed, when a loss or gradient is not finite.
+        ConfigError, before the parameters learn of it, when a loss or gradient is not finite.
         """
         statistics_move = progress < self.config.statistics_rest
         scores_move = bool(self.scores) and progress < self.config.sharing_decided
