@@ -39,7 +39,18 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
-from harness import Array, Table, Timing, bootstrap, interleaved, pose_errors, ratio, recordings, write
+from harness import (
+    Array,
+    Table,
+    Timing,
+    bootstrap,
+    interleaved,
+    pose_errors,
+    ratio,
+    recordings,
+    share_within,
+    write,
+)
 from numpy.typing import NDArray
 from structure_based import StructureMap
 
@@ -50,7 +61,7 @@ from ofvl_core.covariance import carried
 from ofvl_core.datasets import Frame, SceneData, find_scenes, load_scene
 from ofvl_core.datasets.images import MILLIMETRE
 from ofvl_core.datasets.robot import ODOMETRY_FILE, Robot, load_robot
-from ofvl_core.evaluation import STRICT_DEG, STRICT_M
+from ofvl_core.evaluation import STRICT_M
 from ofvl_core.fusion import Fix
 from ofvl_core.geometry import invert
 from ofvl_core.localizer import Localization, Localizer
@@ -73,11 +84,6 @@ SHARE_GOAL, SHARE_GOAL_WITH_DEPTH = 0.9, 0.95
 Statistic = Callable[[Array], float]
 Query = tuple[NDArray[np.uint8], NDArray[np.float32] | None]
 """A colour image (H, W, 3) and its depth, metres."""
-
-
-def share_within(errors: Array, metres: float) -> float:
-    """Share of errors (N, 2), metres and degrees, within `metres` and 5 degrees, bounds included."""
-    return float(np.mean((errors[:, 0] <= metres) & (errors[:, 1] <= STRICT_DEG)))
 
 
 STATISTICS: dict[str, Statistic] = {

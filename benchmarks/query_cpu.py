@@ -20,23 +20,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import Table, interleaved, ratio, recordings, write
+from harness import Table, interleaved, pose_errors, ratio, recordings, write
 from torch import nn
+from untrained import CAMERA
 
-from ofvl_core.camera import Camera
 from ofvl_core.datasets import load_scene
 from ofvl_core.device import place
 from ofvl_core.engines import ENGINES, choose_engine, make_engine
 from ofvl_core.engines.int8 import Quantisation, observed_ranges
 from ofvl_core.engines.scene_network import SceneNetwork
 from ofvl_core.errors import ConfigError
-from ofvl_core.geometry import pose_error
 from ofvl_core.localizer import Localizer
 from ofvl_core.network import ARCHITECTURES, OFVLMS
 from ofvl_core.resize import normalise
 
 CPU = torch.device("cpu")
-CAMERA = Camera(640, 480, 600.0, 600.0, 319.5, 239.5)
 NAIVE = "plain PyTorch"
 CHOSEN = ENGINES[1:]
 """All but auto."""
@@ -81,13 +79,7 @@ def poses(checkpoint: Path, name: str, rounds: int) -> tuple[Table, dict[str, di
             continue
         compiled[engine] = time.perf_counter() - start
         found = [localizer.localize(image, scene.camera, name).world_from_camera for image in images]
-        errors[engine] = np.median(
-            [
-                (np.inf, np.inf) if pose is None else pose_error(pose, frame.world_from_camera)
-                for pose, frame in zip(found, chosen, strict=True)
-            ],
-            axis=0,
-        )
+        errors[engine] = np.median(pose_errors(chosen, found), axis=0)
         queue = cycle(images)
         contestants[engine] = lambda localizer=localizer, queue=queue: localizer.localize(
             next(queue), scene.camera, name
