@@ -39,18 +39,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import typer
-from harness import (
-    Array,
-    Table,
-    Timing,
-    bootstrap,
-    interleaved,
-    pose_errors,
-    ratio,
-    recordings,
-    share_within,
-    write,
-)
+from harness import Array, Table, Timing, bootstrap, interleaved, pose_errors, ratio, recordings, write
 from numpy.typing import NDArray
 from structure_based import StructureMap
 
@@ -61,7 +50,7 @@ from ofvl_core.covariance import carried
 from ofvl_core.datasets import Frame, SceneData, find_scenes, load_scene
 from ofvl_core.datasets.images import MILLIMETRE
 from ofvl_core.datasets.robot import ODOMETRY_FILE, Robot, load_robot
-from ofvl_core.evaluation import STRICT_M
+from ofvl_core.evaluation import STRICT_M, share_within
 from ofvl_core.fusion import Fix
 from ofvl_core.geometry import invert
 from ofvl_core.localizer import Localization, Localizer

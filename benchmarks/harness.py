@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ofvl_core.checkpoint import load_manifest
 from ofvl_core.datasets import Frame
-from ofvl_core.evaluation import STRICT_DEG
 from ofvl_core.files import write_json
 from ofvl_core.geometry import pose_error
 from ofvl_core.provenance import provenance
@@ -134,11 +133,6 @@ def pose_errors(frames: Sequence[Frame], poses: Sequence[Array | None]) -> Array
         for frame, pose in zip(frames, poses, strict=True)
     ]
     return np.array(errors).reshape(-1, 2)
-
-
-def share_within(errors: Array, metres: float) -> float:
-    """Share of errors (N, 2), metres and degrees, within `metres` and 5 degrees, bounds included."""
-    return float(np.mean((errors[:, 0] <= metres) & (errors[:, 1] <= STRICT_DEG)))
 
 
 def recordings(*names: str) -> Path:

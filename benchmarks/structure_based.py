@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from harness import Table, pose_errors, recordings, share_within, write
+from harness import Table, pose_errors, recordings, write
 from numpy.typing import NDArray
 
 from ofvl_core.alignment import align
@@ -22,7 +22,7 @@ from ofvl_core.camera import Camera
 from ofvl_core.datasets import SceneData, find_scenes, load_scene
 from ofvl_core.datasets.images import MILLIMETRE
 from ofvl_core.datasets.scene import HOLDOUT
-from ofvl_core.evaluation import STRICT_M
+from ofvl_core.evaluation import share_within
 from ofvl_core.geometry import Array, apply, invert, transform_from_rotation_vector
 
 Descriptors = NDArray[np.float32]
@@ -245,7 +245,7 @@ def main() -> None:
             structure = StructureMap(scene.camera, observed[options.points], options)
             errors = pose_errors(frames, [structure.localize(scene.read_color(frame)) for frame in frames])
             metres, degrees = np.median(errors, axis=0)
-            share = share_within(errors, STRICT_M)
+            share = share_within(errors)
             cells[name].append(f"{100 * metres:.2f} cm, {degrees:.2f} deg, {100 * share:.0f} %")
             figures[name][scene.name] = [metres, degrees, share]
     columns = ["settings", *(f"{scene.name}, {len(scene.frames(HOLDOUT))} frames" for scene in scenes)]

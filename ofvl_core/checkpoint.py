@@ -20,9 +20,9 @@ from ofvl_core.checkpoint_folder import (
     parse_manifest,
     read_manifest,
     read_weights,
+    readable,
     save_folder,
     save_manifest,
-    unreadable,
 )
 from ofvl_core.device import place
 from ofvl_core.engines.int8 import Quantisation
@@ -128,12 +128,9 @@ def load_manifest(path: Path) -> Manifest:
 
     Raises CheckpointError when there is none or it makes no sense.
     """
-    try:
-        is_file = path.is_file()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if is_file:
-        return parse_manifest(deployment.read_manifest(path), Manifest, path)
+    with readable(path):
+        if path.is_file():
+            return parse_manifest(deployment.read_manifest(path), Manifest, path)
     return read_manifest(path, Manifest)
 
 

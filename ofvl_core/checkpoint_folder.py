@@ -5,7 +5,8 @@ manifest last, in one atomic step, so a folder always holds one whole checkpoint
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -114,21 +115,22 @@ def save_manifest(folder: Path, manifest: FolderManifest) -> None:
 def read_manifest(folder: Path, kind: type[AnyManifest]) -> AnyManifest:
     """The manifest in `folder`. Raises CheckpointError when there is none or it makes no sense."""
     file = folder / MANIFEST
-    try:
+    with readable(file):
         if not file.is_file():
             cause = f"is not a checkpoint (no {MANIFEST} inside)" if folder.exists() else "does not exist"
             raise CheckpointError(
                 f"checkpoint {folder} {cause}; give the folder that '{kind.command} --out' wrote"
             )
-        content = file.read_bytes()
+        return parse_manifest(file.read_bytes(), kind, file)
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raises CheckpointError where the system does not let us read a checkpoint's file."""
+    try:
+        yield
     except OSError as error:
-        raise unreadable(file, error) from None
-    return parse_manifest(content, kind, file)
-
-
-def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """What to say of a checkpoint's file that the system does not let us read."""
-    return CheckpointError(f"{path}: cannot be read ({error.strerror}); correct its permissions")
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from None
 
 
 def parse_manifest(content: bytes | str, kind: type[AnyManifest], source: Path) -> AnyManifest:

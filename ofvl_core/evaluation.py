@@ -30,6 +30,11 @@ THRESHOLDS = ((0.02, 2.0), (0.10, 5.0), (0.25, 2.0), (0.50, 5.0), (5.0, 10.0))
 """What else the field counts, in metres and degrees: indoors the first two, outdoors the others."""
 
 
+def share_within(errors: Array, metres: float = STRICT_M, degrees: float = STRICT_DEG) -> float:
+    """Share of errors (N, 2), metres and degrees, within both bounds."""
+    return float(np.mean((errors[:, 0] <= metres) & (errors[:, 1] <= degrees)))
+
+
 @dataclass(frozen=True)
 class Result:
     """One query: its true pose and the estimate, or None and the reason. Poses are of one direction.
@@ -66,7 +71,7 @@ class SceneEvaluation:
 
     def within(self, metres: float, degrees: float) -> float:
         """Share of frames within both bounds."""
-        return float(np.mean((self.errors[:, 0] <= metres) & (self.errors[:, 1] <= degrees)))
+        return share_within(self.errors, metres, degrees)
 
     def summary(self, thresholds: Sequence[tuple[float, float]] = THRESHOLDS) -> dict[str, Any]:
         """The scene's row of a results file. A median that falls on a failure is None.

@@ -93,8 +93,8 @@ def test_without_a_motion_the_view_is_the_warped_frame(camera, wide):
     image, coordinates, valid = synthesise(frames, 0, shown, np.eye(4), GREY, STRIDE)
     still = cell_targets(frames, np.array([0]), shown[None], STRIDE)
     both = valid & still.valid[0, 0]
-    assert both.sum() > 0.93 * still.valid.sum()
-    assert np.allclose(coordinates[:, both], still.coordinates[0][:, both], atol=0.02)  # a pixel next to it
+    assert both.sum() > 0.95 * still.valid.sum()
+    assert np.allclose(coordinates[:, both], still.coordinates[0][:, both], atol=0.01)  # a pixel next to it
     assert not (valid & ~still.valid[0, 0]).any()
     expected = warp_images([picture], shown[None], GREY[None], INPUT)[0].astype(int)
     errors = np.abs(image - expected).max(axis=2)
@@ -133,7 +133,7 @@ def test_a_wall_looks_as_its_homography_says(distortion):
     assert inside.mean() > 0.6
     assert valid.mean() > 0.6
     assert np.abs(image.astype(int) - expected)[inside].mean() < 2.0
-    outside = cv2.dilate(shown, np.ones((15, 15))) == 0
+    outside = ~cv2.dilate(inside.astype(np.uint8), np.ones((15, 15))).astype(bool)
     assert outside.any()
     assert (image[outside] == 128).all()
 

@@ -73,7 +73,11 @@ class TrainingLoop(ABC):
         stop, seconds = False, record.seconds
         saved_at, pause, just_saved = seconds, SECONDS_BETWEEN_CHECKPOINTS, False
         start = time.monotonic() - seconds
-        noted = int(HISTORY_LENGTH * schedule.progress(record.iteration, seconds))
+
+        def reached() -> int:
+            return int(HISTORY_LENGTH * schedule.progress(record.iteration, seconds) + TINY)
+
+        noted = reached()
         with stop_signals() as asked_to_stop:
             if record.iteration == 0:
                 self.save()  # whatever happens, there is something to resume
@@ -87,9 +91,8 @@ class TrainingLoop(ABC):
                 )
                 record.iteration += 1
                 record.finished = record.iteration == schedule.iterations
-                reached = int(HISTORY_LENGTH * schedule.progress(record.iteration, seconds) + TINY)
-                if reached > noted or record.finished:
-                    noted = reached
+                if reached() > noted or record.finished:
+                    noted = reached()
                     self.note(losses)
                 self.on_step(record.iteration, losses)
                 stop = stop or (self.alone and asked_to_stop.is_set())
