@@ -47,9 +47,12 @@ def record() -> None:
 
 
 def killed_recording(bag: Path, storage: str) -> int:
-    """A bag whose recorder was killed; when, on the clock of its stamps."""
+    """A bag whose recorder was killed; when, on the clock of its stamps.
+
+    The second that may be lost is at most 200 of its more than 300 messages a topic.
+    """
     with Forked(record, bag, storage) as process:
-        assert wait_until(lambda: process.output.count("\n") > 150), process.errors
+        assert wait_until(lambda: process.output.count("\n") > 300), process.errors
         process.send_signal(signal.SIGKILL)
         return time.monotonic_ns()
 
