@@ -24,7 +24,7 @@ import torch
 import typer
 from harness import ROOT, Array, Table, bootstrap, is_finished, recordings, require_end, write
 
-from ofvl_core.checkpoint import load_manifest, load_model, save_deployment
+from ofvl_core.checkpoint import load_keyframes, load_manifest, load_model, save_deployment
 from ofvl_core.datasets import SceneData, find_scenes, load_scene
 from ofvl_core.deployment import read_tensors
 from ofvl_core.device import choose_device
@@ -98,7 +98,8 @@ def scene_megabytes(model: Path, scene: str) -> float:
     manifest = load_manifest(model)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
-        save_deployment(file, manifest, load_model(model, manifest, torch.device("cpu")), half=True)
+        network = load_model(model, manifest, torch.device("cpu"))
+        save_deployment(file, manifest, network, True, load_keyframes(model, manifest))
         tensors = read_tensors(file)
     own = (tensor for name, tensor in tensors.items() if scene_key(scene) in name.split("."))
     return sum(tensor.nbytes for tensor in own) / 1e6

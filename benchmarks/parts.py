@@ -41,8 +41,8 @@ from ofvl_core.training.trainer import Trainer
 OUT = ROOT / "out" / "parts"
 FRAMES = OUT / "frames"
 CPU = torch.device("cpu")
-COMMON = {"iterations": 100_000, "holdout": 0.15}
-"""More iterations than there is time for, and enough frames to compare by."""
+COMMON = {"iterations": 100_000, "holdout": 0.15, "keyframes": 0}
+"""More iterations than there is time for, enough frames to compare by, and the network alone."""
 
 AVERAGED = 100
 """Steps that the moving average of the weights goes back, about."""

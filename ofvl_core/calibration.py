@@ -14,17 +14,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import chdtri, ndtri
 
-from ofvl_core.covariance import normalised_error_squared
-from ofvl_core.datasets import SceneData
+from ofvl_core.covariance import WITHIN_95, normalised_error_squared
+from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.errors import DataError
 from ofvl_core.geometry import Array
 
 if TYPE_CHECKING:  # they hold calibrations
     from ofvl_core.checkpoint import Manifest
-    from ofvl_core.localizer import Localizer
-
-WITHIN_95 = 12.59
-"""95 % of honest normalised errors squared (NEES) are at most this: chi-square, 6 degrees of freedom."""
+    from ofvl_core.localizer import Localization, Localizer
 
 MATCHED = 0.9
 """The quantile at which the frames' errors are brought to the chi-square's. A few frames, seen badly, are
@@ -34,13 +31,35 @@ FEWEST = 20
 """Frames with a pose; with 12 of one room, one calibration in four was too sure of its poses there."""
 
 
+class Inflation(BaseModel):
+    """The factor `inflation` on covariances, with which a share `within_95` of so many `poses` had a
+    normalised error squared of at most 12.59."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    inflation: float = Field(gt=0, allow_inf_nan=False)
+    poses: int = Field(ge=0)
+    within_95: float = Field(ge=0, le=1)
+
+    @classmethod
+    def of(cls, errors: Array) -> Inflation | None:
+        """That of normalised errors squared (N,); None where these are fewer than `FEWEST`."""
+        if len(errors) < FEWEST:
+            return None
+        inflation = inflation_of(errors)
+        return cls(
+            inflation=inflation, poses=len(errors), within_95=float(np.mean(errors / inflation <= WITHIN_95))
+        )
+
+
 class Calibration(BaseModel):
     """What `frames` held-out frames say of a scene, or of all scenes of a training.
 
     `inflation` is the factor on their poses' covariances, with which a share `within_95` of the `poses` found
     had a normalised error squared of at most 12.59. `inlier_share` is the 5 % quantile of the share of cells
     that agree with the pose, `uncertainty` the 95 % quantile of the agreeing cells' median uncertainty,
-    metres: 95 % of images of a known place do better.
+    metres: 95 % of images of a known place do better. All this is of the network's own poses; `refined` is of
+    those that keyframes refined, None where they were few.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +70,12 @@ class Calibration(BaseModel):
     within_95: float = Field(ge=0, le=1)
     inlier_share: float = Field(ge=0, le=1)
     uncertainty: float = Field(gt=0, allow_inf_nan=False)
+    refined: Inflation | None = None
+
+    @property
+    def of_refined(self) -> float:
+        """The factor on covariances of poses that keyframes refined."""
+        return UNCALIBRATED_REFINED if self.refined is None else self.refined.inflation
 
     @property
     def is_calibrated(self) -> bool:
@@ -63,6 +88,9 @@ UNCALIBRATED = Calibration(
 )
 """Stands for the calibration of a checkpoint that has none: inflation and uncertainty are twice, the share of
 inliers is half of what five simulated rooms gave."""
+
+UNCALIBRATED_REFINED = 500.0
+"""Stands for the inflation of refined poses where there is none: recordings gave 60 to 700."""
 
 
 def calibrated(
@@ -88,13 +116,16 @@ def calibrated(
     trainings = list(manifest.trainings)
     for number, names in together.items():
         frames = sum(measured[name].frames for name in names)
-        of_poses = np.concatenate([measured[name].of_poses for name in names])
+        of_poses, of_refined = (
+            np.concatenate([getattr(measured[name], part) for name in names])
+            for part in ("of_poses", "of_refined")
+        )
         if len(of_poses) < FEWEST:
             raise DataError(
                 f"{len(of_poses)} of the {frames} {split} frames of {', '.join(names)} have a pose, and "
                 f"{FEWEST} are needed to calibrate; train longer or give more frames"
             )
-        calibration = _calibration(_Measured(frames, of_poses))
+        calibration = _calibration(_Measured(frames, of_poses, of_refined))
         trainings[number] = trainings[number].model_copy(update={"calibration": calibration})
     own = {
         name: _calibration(found) if len(found.of_poses) >= FEWEST else None
@@ -109,24 +140,37 @@ def calibrated(
 
 class _Measured(NamedTuple):
     """What a calibration is made of. `of_poses` (N, 3) are of those of the `frames` that have a pose:
-    normalised error squared without inflation, share of cells that agree, and uncertainty, metres."""
+    normalised error squared without inflation, share of cells that agree, and uncertainty, metres.
+    `of_refined` (M,) are normalised errors squared without inflation of those that keyframes refined."""
 
     frames: int
     of_poses: Array
+    of_refined: Array
 
 
 def _measure(localizer: Localizer, scene: SceneData, split: str, on_frame: Callable[[], None]) -> _Measured:
-    applied = localizer.manifest.calibration(scene.name).inflation
-    rows = []
+    applied = localizer.manifest.calibration(scene.name)
+    rows, of_refined = [], []
     for frame in scene.frames(split):
-        found = localizer.localize(scene.read_color(frame), scene.camera, scene.name)
+        image = scene.read_color(frame)
+        (found,) = localizer.localize_in_each(image, scene.camera, [scene.name])
+        refined = localizer.by_keyframes(found, image, scene.camera)
         on_frame()
-        if found.world_from_camera is None or found.covariance is None:
-            continue
-        uninflated = found.covariance / applied
-        error = normalised_error_squared(found.world_from_camera, uninflated, frame.world_from_camera)
-        rows.append((error, found.inlier_share, found.uncertainty))
-    return _Measured(len(scene.frames(split)), np.array(rows).reshape(-1, 3))
+        error = _uninflated(found, applied.inflation, frame)
+        if error is not None:
+            rows.append((error, found.inlier_share, found.uncertainty))
+        error = None if refined is None else _uninflated(refined, applied.of_refined, frame)
+        if error is not None:
+            of_refined.append(error)
+    return _Measured(len(scene.frames(split)), np.array(rows).reshape(-1, 3), np.array(of_refined))
+
+
+def _uninflated(found: Localization, applied: float, frame: Frame) -> float | None:
+    """Normalised error squared without the inflation that was `applied`; None without a pose."""
+    if found.world_from_camera is None or found.covariance is None:
+        return None
+    covariance = found.covariance / applied
+    return normalised_error_squared(found.world_from_camera, covariance, frame.world_from_camera)
 
 
 def _calibration(measured: _Measured) -> Calibration:
@@ -139,6 +183,7 @@ def _calibration(measured: _Measured) -> Calibration:
         within_95=float(np.mean(errors / inflation <= WITHIN_95)),
         inlier_share=float(np.quantile(shares, 0.05)),
         uncertainty=float(np.quantile(uncertainties, 0.95)),
+        refined=Inflation.of(measured.of_refined),
     )
 
 

@@ -5,6 +5,7 @@ Where a checkpoint is read, a deployment file may stand for the folder (`checkpo
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 import torch
@@ -15,20 +16,32 @@ from ofvl_core import checkpoint_folder, deployment
 from ofvl_core.calibration import UNCALIBRATED, Calibration
 from ofvl_core.checkpoint_folder import (
     FolderManifest,
+    Record,
     RunRecord,
+    TensorFile,
     find_scene,
     parse_manifest,
     read_manifest,
+    read_tensors,
     read_weights,
     readable,
     save_folder,
     save_manifest,
+    write_tensors,
 )
 from ofvl_core.device import place
 from ofvl_core.engines.int8 import Quantisation
 from ofvl_core.errors import CheckpointError, OfvlError
+from ofvl_core.keyframes import Album
 from ofvl_core.network import OFVLMS, Architecture
 from ofvl_core.training.config import TrainConfig
+
+
+class KeyframesRecord(Record):
+    """How many keyframes a scene has, and the tensor file that holds them."""
+
+    count: int
+    file: TensorFile
 
 
 class SceneRecord(checkpoint_folder.SceneRecord):
@@ -37,17 +50,19 @@ class SceneRecord(checkpoint_folder.SceneRecord):
     `shares_with` is the scene whose specific convolutions it uses, where it has none of its own;
     `register_depth` how its data were read, which decides whose pose is meant (see the setting);
     `quantisation` how its network computes in int8, None where it has not been prepared for that;
-    `calibration` is of its own frames, None where those that no training saw were few.
+    `calibration` is of its own frames, None where those that no training saw were few; `keyframes` refine its
+    poses, None where it has none.
     """
 
     shares_with: str | None = None
     register_depth: bool = True
     quantisation: Quantisation | None = None
     calibration: Calibration | None = None
+    keyframes: KeyframesRecord | None = None
 
     def unprepared(self) -> "SceneRecord":
         """What training noted of the scene."""
-        return self.model_copy(update={"quantisation": None, "calibration": None})
+        return self.model_copy(update={"quantisation": None, "calibration": None, "keyframes": None})
 
 
 class TrainingRecord(RunRecord):
@@ -86,6 +101,12 @@ class Manifest(FolderManifest):
     gates: dict[str, bool] | None = None
 
     @property
+    def tensor_files(self) -> set[str]:
+        """The tensor files that belong to the checkpoint."""
+        albums = {scene.keyframes.file for scene in self.scenes if scene.keyframes is not None}
+        return super().tensor_files | albums
+
+    @property
     def training(self) -> TrainingRecord:
         """The latest training: the one that `--resume` continues."""
         return self.trainings[-1]
@@ -105,22 +126,72 @@ class Manifest(FolderManifest):
         return UNCALIBRATED
 
 
+Albums = Mapping[str, Album]
+"""The keyframes of scenes, by the scene's name."""
+
+
 def save_checkpoint(
-    folder: Path, manifest: Manifest, model: OFVLMS, optimizer: dict[str, Tensor] | None = None
+    folder: Path,
+    manifest: Manifest,
+    model: OFVLMS,
+    optimizer: dict[str, Tensor] | None = None,
+    albums: Albums = MappingProxyType({}),
 ) -> None:
-    """Write a checkpoint into `folder`, replacing the one there. `optimizer` is needed only to resume."""
-    save_folder(folder, manifest, model.state_dict(), optimizer)
+    """Write a checkpoint into `folder`, replacing the one there. `optimizer` is needed only to resume.
+
+    `albums` are the keyframes of scenes whose records are not to name those that are in `folder` already.
+    """
+    save_folder(folder, _with_albums(folder, manifest, albums), model.state_dict(), optimizer)
 
 
-def save_deployment(path: Path, manifest: Manifest, model: OFVLMS, half: bool = False) -> None:
-    """Make `model` compact and write it to one file; see `deployment.write_deployment`."""
+def save_keyframes(folder: Path, before: Manifest, albums: Albums) -> Manifest:
+    """Give scenes of the checkpoint in `folder` keyframes, in place of those that they have.
+
+    Returns what its manifest, `before`, becomes. Raises CheckpointError when the checkpoint has changed
+    meanwhile.
+    """
+    after = _with_albums(folder, before, albums)
+    keep_result(folder, before, after)
+    return after
+
+
+def _with_albums(folder: Path, manifest: Manifest, albums: Albums) -> Manifest:
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = list(manifest.scenes)
+    for number, scene in enumerate(scenes):
+        if scene.name in albums:
+            album = albums[scene.name]
+            file = write_tensors(folder, "keyframes", album.tensors())
+            kept = KeyframesRecord(count=len(album), file=file)
+            scenes[number] = scene.model_copy(update={"keyframes": kept})
+    return manifest.model_copy(update={"scenes": scenes})
+
+
+def save_deployment(
+    path: Path,
+    manifest: Manifest,
+    model: OFVLMS,
+    half: bool = False,
+    albums: Albums = MappingProxyType({}),
+) -> None:
+    """Make `model` compact and write it and keyframes of its scenes to one file; see `write_deployment`."""
     model.compact()
     trainings = [record.model_copy(update={"history": [], "sharing": []}) for record in manifest.trainings]
     gates = {name: layer.is_shared for name, layer in model.scored_layers.items()}
     written = manifest.model_copy(
-        update={"trainings": trainings, "gates": gates, "weights": None, "optimizer": None}
+        update={
+            "scenes": [
+                scene if scene.name in albums else scene.model_copy(update={"keyframes": None})
+                for scene in manifest.scenes
+            ],
+            "trainings": trainings,
+            "gates": gates,
+            "weights": None,
+            "optimizer": None,
+        }
     )
-    deployment.write_deployment(path, written.model_dump_json(), model, half)
+    content = {name: album.tensors() for name, album in albums.items()}
+    deployment.write_deployment(path, written.model_dump_json(), model, content, half)
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -132,6 +203,22 @@ def load_manifest(path: Path) -> Manifest:
         if path.is_file():
             return parse_manifest(deployment.read_manifest(path), Manifest, path)
     return read_manifest(path, Manifest)
+
+
+def load_keyframes(path: Path, manifest: Manifest) -> dict[str, Album]:
+    """The keyframes of those scenes of a checkpoint folder or a deployment file that have some.
+
+    Raises CheckpointError when they are damaged.
+    """
+    having = [scene for scene in manifest.scenes if scene.keyframes is not None]
+    if path.is_file():
+        tensors = deployment.read_keyframes(path) if having else {}
+    else:
+        tensors = {s.name: read_tensors(path / s.keyframes.file) for s in having if s.keyframes is not None}
+    try:
+        return {scene.name: Album.from_tensors(tensors[scene.name], scene.camera) for scene in having}
+    except (KeyError, ValueError, TypeError, RuntimeError):
+        raise CheckpointError(f"{path}: keyframes do not fit the manifest; train again") from None
 
 
 def load_model(path: Path, manifest: Manifest, device: torch.device) -> OFVLMS:

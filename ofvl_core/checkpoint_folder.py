@@ -58,6 +58,11 @@ class FolderManifest(Record):
     weights: TensorFile | None = None
     optimizer: TensorFile | None = None
 
+    @property
+    def tensor_files(self) -> set[str]:
+        """The tensor files that belong to the checkpoint."""
+        return {file for file in (self.weights, self.optimizer) if file is not None}
+
 
 class SceneRecord(Record):
     """A scene of a model: the camera it was trained with and its focal length at the network's input."""
@@ -97,19 +102,19 @@ def save_folder(
     folder.mkdir(parents=True, exist_ok=True)
     written = manifest.model_copy(
         update={
-            "weights": _write_tensors(folder, "weights", weights),
-            "optimizer": None if optimizer is None else _write_tensors(folder, "optimizer", optimizer),
+            "weights": write_tensors(folder, "weights", weights),
+            "optimizer": None if optimizer is None else write_tensors(folder, "optimizer", optimizer),
         }
     )
     save_manifest(folder, written)
-    for file in folder.glob("*.safetensors"):
-        if file.name not in (written.weights, written.optimizer):
-            file.unlink()
 
 
 def save_manifest(folder: Path, manifest: FolderManifest) -> None:
-    """Replace the manifest of the checkpoint in `folder`, whose tensor files it names."""
+    """Replace the manifest of the checkpoint in `folder`. Tensor files there that it does not name go."""
     write_text(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    for file in folder.glob("*.safetensors"):
+        if file.name not in manifest.tensor_files:
+            file.unlink()
 
 
 def read_manifest(folder: Path, kind: type[AnyManifest]) -> AnyManifest:
@@ -169,7 +174,8 @@ def read_weights(folder: Path, manifest: FolderManifest) -> dict[str, Tensor]:
     return read_tensors(folder / manifest.weights)
 
 
-def _write_tensors(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
+def write_tensors(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
+    """Write tensors to a file of `folder` that a manifest may name; returns its name."""
     content = save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     path = folder / f"{kind}-{_hash(content)}.safetensors"
     with atomic_path(path) as temporary:

@@ -23,6 +23,9 @@ held-out images had 0.18."""
 FAR = 1000.0
 """Standard deviations that a cell behind the camera is taken to be off."""
 
+WITHIN_95 = 12.59
+"""95 % of honest normalised errors squared (NEES) are at most this: chi-square, 6 degrees of freedom."""
+
 _MEDIANS = chdtri([1, 2, 3], 0.5)
 """Of chi-square with 1, 2 and 3 degrees of freedom."""
 
@@ -62,6 +65,25 @@ def carried(covariance: Array, world_from_camera: Array, camera_from_base: Array
     lever = np.eye(6)
     lever[:3, 3:] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
     return _symmetric(lever @ covariance @ lever.T)
+
+
+def together(
+    one: Array, covariance: Array, other: Array, other_covariance: Array
+) -> tuple[Array, Array] | None:
+    """The pose (4, 4) that two estimates give together, each weighed by its covariance (6, 6), and its own.
+
+    None where they contradict each other: were both honest, only one pair in twenty would.
+    """
+    difference = pose_difference(one, other)
+    weighed = np.linalg.solve(covariance + other_covariance, difference)
+    if difference @ weighed > WITHIN_95:
+        return None
+    step = covariance @ weighed
+    moved = np.eye(4)
+    moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ one[:3, :3]
+    moved[:3, 3] = one[:3, 3] + step[:3]
+    gain = np.linalg.solve(covariance + other_covariance, covariance)
+    return moved, _symmetric(covariance - covariance @ gain)
 
 
 def pose_difference(estimated: Array, true: Array) -> Array:

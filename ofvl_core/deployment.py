@@ -34,8 +34,11 @@ LARGEST_HEADER = 100_000_000
 WEIGHTS = ("shared convolutions", "specific convolutions", "normalisation", "attention", "head")
 """The parts of a file that are weights and biases, as the paper counts them."""
 
-PARTS = (*WEIGHTS, "buffers", "scores", "header")
+PARTS = (*WEIGHTS, "buffers", "scores", "keyframes", "header")
 """All parts. Buffers are normalisation statistics and the frames that scenes are regressed in."""
+
+KEYFRAMES = "keyframes/"
+"""Begins the names of tensors that are no part of the network; the scene's follows."""
 
 
 class Share(NamedTuple):
@@ -45,8 +48,10 @@ class Share(NamedTuple):
     bytes: int
 
 
-def write_deployment(path: Path, manifest: str, model: OFVLMS, half: bool) -> None:
-    """Write the compact `model` and the JSON of its `manifest` to `path`, atomically.
+def write_deployment(
+    path: Path, manifest: str, model: OFVLMS, keyframes: Mapping[str, Mapping[str, Tensor]], half: bool
+) -> None:
+    """Write the compact `model`, scenes' `keyframes` and the JSON of its `manifest` to `path`, atomically.
 
     With `half`, tensors of two dimensions or more are stored in half precision, but not the last layers of
     the heads: metres need their digits. Biases, normalisation, its statistics, scene frames and scores are
@@ -66,6 +71,8 @@ def write_deployment(path: Path, manifest: str, model: OFVLMS, half: bool) -> No
             if not stored.isfinite().all():
                 raise ConfigError(f"'{name}' exceeds the range of half precision; deploy without --half")
         tensors[name] = stored
+    for scene, album in keyframes.items():
+        tensors |= {f"{KEYFRAMES}{scene}/{name}": tensor for name, tensor in album.items()}
     entry = json.dumps({"sha256": UNSIGNED, "manifest": json.loads(manifest)})
     content = save_tensors(tensors, {ENTRY: entry})
     end = _header_end(content)
@@ -88,7 +95,24 @@ def read_manifest(path: Path) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a deployment file as they are stored. Raises CheckpointError when a bit is wrong."""
+    """The network's tensors of a deployment file as they are stored.
+
+    Raises CheckpointError when a bit is wrong.
+    """
+    return {name: tensor for name, tensor in _read(path).items() if not name.startswith(KEYFRAMES)}
+
+
+def read_keyframes(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The tensors of scenes' keyframes, by the scene's name. Raises CheckpointError when a bit is wrong."""
+    albums: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in _read(path).items():
+        if name.startswith(KEYFRAMES):
+            scene, _, part = name.removeprefix(KEYFRAMES).rpartition("/")
+            albums.setdefault(scene, {})[part] = tensor
+    return albums
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
         tensors = load_tensors(content)
@@ -115,6 +139,8 @@ def measure_deployment(path: Path, model: OFVLMS) -> dict[str, Share]:
     parts = dict.fromkeys(PARTS, Share(0, 0)) | {"header": Share(0, 8 + length)}
     for name, entry in header.items():
         part = _part(name) if name in parameters else "buffers"
+        if name.startswith(KEYFRAMES):
+            part = "keyframes"
         start, end = entry["data_offsets"]
         numbers, size = parts[part]
         parts[part] = Share(numbers + math.prod(entry["shape"]), size + end - start)

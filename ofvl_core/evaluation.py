@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ofvl_core.calibration import WITHIN_95
 from ofvl_core.checkpoint import Manifest
-from ofvl_core.covariance import normalised_error_squared
+from ofvl_core.covariance import WITHIN_95, normalised_error_squared
 from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.geometry import Array, pose_error
 from ofvl_core.localizer import Localizer

@@ -1,7 +1,7 @@
 """From one image to a pose, in the scene asked for: what the node and the command line both call."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +9,21 @@ import torch
 from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
-from ofvl_core.checkpoint import load_manifest, load_model
+from ofvl_core.checkpoint import load_keyframes, load_manifest, load_model
 from ofvl_core.correspondences import Correspondences
-from ofvl_core.covariance import pose_covariance
+from ofvl_core.covariance import pose_covariance, together
 from ofvl_core.device import place
 from ofvl_core.engines import Engine, choose_engine, make_engine
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
+from ofvl_core.keyframes import refine
 from ofvl_core.looks import InputView, input_view
 from ofvl_core.pose import PoseOptions, estimate_pose
 from ofvl_core.resize import require_size
+
+DOUBT = 4.0
+"""Factor on the covariance of the network's pose beside that of the keyframes' pose. Frames that calibrate it
+lie among those that the network learned, and it is worse elsewhere; keyframes are not."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,25 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class Landmarks:
+    """Where landmarks of keyframes were found in an image: at `pixels` (M, 2), as in `Cells`.
+
+    They are the points `scene_coordinates` (M, 3), metres, of the scene; `inliers` (M,) agree with the pose.
+    """
+
+    pixels: Array
+    scene_coordinates: Array
+    inliers: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Localization:
     """`world_from_camera` (4, 4) of the optical frame in `scene`, or None and the `reason`.
 
     `covariance` (6, 6) is the pose's, calibrated, in the convention of `ofvl_core.covariance`; None without
     a pose. `uncertainty` is the median predicted uncertainty of the inliers, metres; infinite without a pose.
+    `landmarks` are what a pose refined by keyframes is made of, None for the network's own. The `cells` stay
+    what the network said, and their inliers agree with its own pose.
     """
 
     scene: str
@@ -53,6 +72,7 @@ class Localization:
     uncertainty: float
     reason: str | None
     cells: Cells
+    landmarks: Landmarks | None = None
 
     @property
     def inlier_count(self) -> int:
@@ -63,6 +83,14 @@ class Localization:
     def inlier_share(self) -> float:
         """Their share of all cells."""
         return float(self.cells.inliers.mean())
+
+    @property
+    def agreement(self) -> str:
+        """What agrees with the pose, in words."""
+        words = f"{self.inlier_count} of {len(self.cells.inliers)} cells"
+        if self.landmarks is not None:
+            words += f" and {self.landmarks.inliers.sum()} of {len(self.landmarks.inliers)} landmarks"
+        return f"{words} agree"
 
 
 class Localizer:
@@ -78,8 +106,11 @@ class Localizer:
         device: str = "auto",
         options: PoseOptions = PoseOptions(),
         engine: str = "auto",
+        keyframes: bool = True,
     ):
         """Load a checkpoint folder or a deployment file into memory; the device takes it with `acquire`.
+
+        Without `keyframes` poses are the network's own, as in the paper.
 
         `device` is 'cpu', 'cuda' or, for CUDA where there is one and its memory suffices, 'auto'; `engine`
         one of `ENGINES`. Raises CheckpointError when the checkpoint is missing, damaged or none; ConfigError
@@ -90,6 +121,7 @@ class Localizer:
         self.manifest = load_manifest(Path(checkpoint))
         self.model = load_model(Path(checkpoint), self.manifest, torch.device("cpu"))
         self.scenes = [scene.name for scene in self.manifest.scenes]
+        self._albums = load_keyframes(Path(checkpoint), self.manifest) if keyframes else {}
         self.options = options
         self._may_use_cpu = device == "auto"
         self._running: Engine | None = None
@@ -128,7 +160,7 @@ class Localizer:
         scene: str,
         depth: NDArray[np.float32] | None = None,
     ) -> Localization:
-        """Pose of an image (H, W, 3) taken with `camera`, in `scene`.
+        """Pose of an image (H, W, 3) taken with `camera`, in `scene`, refined by its keyframes.
 
         `depth`, metres along the optical axis, is aligned to the image: of the same view, at any resolution;
         NaN, infinite or not positive where it is unknown. It makes the pose several times more accurate.
@@ -137,7 +169,8 @@ class Localizer:
         another, when a GPU that was insisted on is out of memory, and for int8 in a scene that was not
         prepared for it.
         """
-        return self.localize_in_each(image_rgb, camera, [scene], depth)[0]
+        found = self.localize_in_each(image_rgb, camera, [scene], depth)[0]
+        return self.refined(found, image_rgb, camera, depth)
 
     def localize_in_each(
         self,
@@ -146,7 +179,7 @@ class Localizer:
         scenes: Sequence[str],
         depth: NDArray[np.float32] | None = None,
     ) -> list[Localization]:
-        """What `localize` says of one image in each of several `scenes`, in their order."""
+        """The network's own poses of one image in several `scenes`, in their order; see `localize`."""
         records = [self.manifest.scene(scene) for scene in scenes]
         require_size(image_rgb, camera)
         height, width = image_rgb.shape[:2]
@@ -166,6 +199,55 @@ class Localizer:
             self._solve(scene, view, *prediction, None if depth is None else view.sampled(depth))
             for scene, view, prediction in zip(scenes, views, predictions, strict=True)
         ]
+
+    def refined(
+        self,
+        found: Localization,
+        image_rgb: NDArray[np.uint8],
+        camera: Camera,
+        depth: NDArray[np.float32] | None = None,
+    ) -> Localization:
+        """What `localize_in_each` said of an image, with a better pose where keyframes of its scene give one.
+
+        Where both poses agree within their covariances it lies between them.
+        """
+        better = self.by_keyframes(found, image_rgb, camera, depth)
+        if better is None:
+            return found
+        assert found.world_from_camera is not None and found.covariance is not None
+        assert better.world_from_camera is not None and better.covariance is not None
+        both = together(
+            better.world_from_camera, better.covariance, found.world_from_camera, DOUBT * found.covariance
+        )
+        if both is None:
+            return better
+        return replace(better, world_from_camera=both[0], covariance=both[1])
+
+    def by_keyframes(
+        self,
+        found: Localization,
+        image_rgb: NDArray[np.uint8],
+        camera: Camera,
+        depth: NDArray[np.float32] | None = None,
+    ) -> Localization | None:
+        """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
+
+        None where they give none: the scene has no keyframes, there was no pose to begin with, or what they
+        show from there is not what the image shows.
+        """
+        album = self._albums.get(found.scene)
+        if album is None or found.world_from_camera is None:
+            return None
+        better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options)
+        if better is None:
+            return None
+        covariance = pose_covariance(better.world_from_camera, better.seen, better.inliers)
+        return replace(
+            found,
+            world_from_camera=better.world_from_camera,
+            covariance=self.manifest.calibration(found.scene).of_refined * covariance,
+            landmarks=Landmarks(better.pixels, better.seen.points, better.inliers),
+        )
 
     def warm_up(self, camera: Camera, scene: str) -> None:
         """Make the first image as fast as the next. Raises what `localize` does."""

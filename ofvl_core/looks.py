@@ -68,14 +68,21 @@ class InputView:
         return np.concatenate([first, warp_images(images, others, fills, self.camera)])
 
     def sampled(self, depth: NDArray[np.floating]) -> Array:
-        """The cells' depths (N,) of an aligned depth image of any resolution: its nearest pixel, as in
-        training, because a mean over an edge is the depth of nothing. NaN where it is not positive.
-        """
-        size = np.array(depth.shape[::-1])
-        scale = size / (self.image.width, self.image.height)
-        column, row = np.rint((self.pixels + 0.5) * scale - 0.5).astype(np.intp).clip(0, size - 1).T
-        depths = depth[row, column].astype(np.float64)
-        return np.where(np.isfinite(depths) & (depths > 0), depths, np.nan)
+        """The cells' depths (N,) of an aligned depth image; see `depths_at`."""
+        return depths_at(depth, self.pixels, self.image)
+
+
+def depths_at(depth: NDArray[np.floating], pixels: Array, camera: Camera) -> Array:
+    """Depths (N,) at `pixels` (N, 2) of a camera's image by an aligned depth image of any resolution.
+
+    Its nearest pixel, as in training, because a mean over an edge is the depth of nothing. NaN where it is
+    not positive.
+    """
+    size = np.array(depth.shape[::-1])
+    scale = size / (camera.width, camera.height)
+    column, row = np.rint((pixels + 0.5) * scale - 0.5).astype(np.intp).clip(0, size - 1).T
+    depths = depth[row, column].astype(np.float64)
+    return np.where(np.isfinite(depths) & (depths > 0), depths, np.nan)
 
 
 @lru_cache(maxsize=32)

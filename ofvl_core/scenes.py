@@ -10,6 +10,7 @@ from torch import Tensor
 from ofvl_core.checkpoint import (
     Manifest,
     assemble,
+    load_keyframes,
     load_manifest,
     load_model,
     require_finished,
@@ -17,6 +18,7 @@ from ofvl_core.checkpoint import (
 )
 from ofvl_core.checkpoint_folder import require_empty
 from ofvl_core.errors import CheckpointError
+from ofvl_core.keyframes import Album
 from ofvl_core.network import OFVLMS, Architecture
 from ofvl_core.network.sharing import scene_key
 
@@ -29,6 +31,7 @@ class _Source(NamedTuple):
     path: Path
     manifest: Manifest
     model: OFVLMS
+    albums: dict[str, Album]
 
 
 def remove_scenes(checkpoint: Path, scenes: Sequence[str], out: Path) -> None:
@@ -40,7 +43,7 @@ def remove_scenes(checkpoint: Path, scenes: Sequence[str], out: Path) -> None:
     ConfigError when no scene would be left.
     """
     require_empty(out, "choose another --out")
-    _, manifest, model = _load(checkpoint)
+    _, manifest, model, albums = _load(checkpoint)
     for name in dict.fromkeys(scenes):
         manifest.scene(name)
         model.remove_scene(name)
@@ -51,7 +54,9 @@ def remove_scenes(checkpoint: Path, scenes: Sequence[str], out: Path) -> None:
     ]
     first, *later = manifest.trainings
     trainings = [first, *(record for record in later if not set(record.scenes) <= set(scenes))]
-    save_checkpoint(out, manifest.model_copy(update={"scenes": records, "trainings": trainings}), model)
+    kept = {record.name: albums[record.name] for record in records if record.name in albums}
+    manifest = manifest.model_copy(update={"scenes": records, "trainings": trainings})
+    save_checkpoint(out, manifest, model, albums=kept)
 
 
 def merge(checkpoints: Sequence[Path], out: Path) -> None:
@@ -102,13 +107,15 @@ def merge(checkpoints: Sequence[Path], out: Path) -> None:
                 raise CheckpointError(
                     f"{first.path} and {source.path} differ in '{name}', which scenes share; {_REMEDY}"
                 )
-    save_checkpoint(out, manifest, assemble(manifest, tensors))
+    albums = {name: album for source in reversed(sources) for name, album in source.albums.items()}
+    save_checkpoint(out, manifest, assemble(manifest, tensors), albums=albums)
 
 
 def _load(path: Path) -> _Source:
     manifest = load_manifest(path)
     require_finished(path, manifest)
-    return _Source(path, manifest, load_model(path, manifest, torch.device("cpu")))
+    model = load_model(path, manifest, torch.device("cpu"))
+    return _Source(path, manifest, model, load_keyframes(path, manifest))
 
 
 def _require_same_network(one: _Source, other: _Source) -> None:

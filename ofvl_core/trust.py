@@ -13,7 +13,8 @@ class TrustOptions:
     """What a localization must fulfil. docs/tuning.md has the measurements behind the defaults."""
 
     min_inlier_share: float = 0.12
-    """Share of the cells that agree with the pose, at least; in a foreign place it is 0.05, rarely 0.1."""
+    """Share of the cells that agree with the network's own pose, at least; in a foreign place it is 0.05,
+    rarely 0.1. A pose refined by keyframes needs no other witness than their landmarks."""
     max_position_deviation: float = 0.3
     """Metres; standard deviation of the position along its most uncertain direction, at most."""
     max_rotation_deviation: float = 0.175
@@ -27,7 +28,7 @@ def distrust(localization: Localization, options: TrustOptions = TrustOptions())
     """
     if localization.world_from_camera is None or localization.covariance is None:
         return localization.reason or "the pose has no covariance"
-    if localization.inlier_share < options.min_inlier_share:
+    if localization.landmarks is None and localization.inlier_share < options.min_inlier_share:
         total = len(localization.cells.inliers)
         needed = int(np.ceil(options.min_inlier_share * total))
         return f"{localization.inlier_count} of {total} cells agree with the pose, at least {needed} must"

@@ -153,8 +153,7 @@ class Pipeline:
             found |= believed
         except Stop as stop:
             return Outcome(stop.state, stop.reason, self._scene, **found)
-        cells = localization.cells
-        reason = f"in {self._scene}, {localization.inlier_count} of {len(cells.inliers)} cells agree"
+        reason = f"in {self._scene}, {localization.agreement}"
         return Outcome("localized", reason, self._scene, **found)
 
     def watch(self, shot: Shot) -> None:
@@ -181,10 +180,11 @@ class Pipeline:
         image, camera = found["image"], found["camera"]
         try:
             if self._scene:
-                localization = self.localizer.localize(image, camera, self._scene, depth)
+                localization = self.localizer.localize_in_each(image, camera, [self._scene], depth)[0]
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
+            localization = self.localizer.refined(localization, image, camera, depth)
         except OfvlError as error:
             raise Stop("bad image", str(error)) from None
         found["localization"] = localization

@@ -238,8 +238,9 @@ def test_a_model_is_compared_in_its_scenes(tiny_scenes, tmp_path, monkeypatch):
     said = content["figures"]["room_1"]
     methods = [OURS, THEIRS, OURS + accuracy.WITH_DEPTH, THEIRS + accuracy.WITH_DEPTH]
     assert set(said["milliseconds"]) == set(methods)
-    assert set(said["methods"]) == {*methods, OURS + accuracy.FILTERED}
+    alone = OURS + accuracy.ALONE
+    assert set(said["methods"]) == {*methods, OURS + accuracy.FILTERED, alone, alone + accuracy.WITH_DEPTH}
     assert said["methods"][THEIRS]["within_10cm_5deg"][0] > 0.5
     assert said["megabytes"][OURS] < 10
     assert said["believed"] == 0
-    assert [len(table["rows"]) for table in content["tables"]] == [5, 1, 2]
+    assert [len(table["rows"]) for table in content["tables"]] == [7, 1, 2]

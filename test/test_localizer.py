@@ -55,7 +55,7 @@ def test_what_is_said_of_a_pose(tiny, room, views):
 
 def test_cells_lie_where_the_image_shows_them(tiny, room, views):
     """In its own pixels, row by row: what the inliers' coordinates project to."""
-    found = tiny.localize(views[0][0], room.camera, room.name)
+    (found,) = tiny.localize_in_each(views[0][0], room.camera, [room.name])
     cells = found.cells
     rows = cells.pixels.reshape(-1, cells.columns, 2)
     assert np.allclose(np.diff(rows[..., 0], axis=1), np.diff(rows[..., 0], axis=1)[0, 0])
@@ -71,15 +71,16 @@ def test_scenes_are_tested_on_one_image_as_one_by_one(tiny, room, views):
     image = views[0][0]
     together = tiny.localize_in_each(image, room.camera, ["room_2", "room_1", "room_2"])
     assert [found.scene for found in together] == ["room_2", "room_1", "room_2"]
-    assert_same(together[1], tiny.localize(image, room.camera, "room_1"))
+    assert_same(tiny.refined(together[1], image, room.camera), tiny.localize(image, room.camera, "room_1"))
     assert np.array_equal(together[0].cells.scene_coordinates, together[2].cells.scene_coordinates)
     assert tiny.localize_in_each(image, room.camera, []) == []
 
 
 def test_depth_makes_the_pose_better(tiny, room, views):
+    """The network's own: refined, either is right to millimetres."""
     errors = []
     for image, depth, truth in views:
-        found = [tiny.localize(image, room.camera, room.name, known) for known in (None, depth)]
+        found = [tiny.localize_in_each(image, room.camera, [room.name], known)[0] for known in (None, depth)]
         errors.append([pose_error(each.world_from_camera, truth) for each in found])
     colour, both = np.median(errors, axis=0)
     assert both[0] < 0.8 * colour[0]

@@ -18,6 +18,7 @@ from ofvl_core.cli.deploy import deploy
 from ofvl_core.cli.evaluate import evaluate
 from ofvl_core.cli.export import export
 from ofvl_core.cli.info import info
+from ofvl_core.cli.keyframes import keyframes
 from ofvl_core.cli.livl import app as livl_app
 from ofvl_core.cli.localize import localize
 from ofvl_core.cli.quantise import quantise
@@ -44,6 +45,7 @@ for command in (
     remove_scene,
     merge,
     evaluate,
+    keyframes,
     calibrate,
     quantise,
     score,

@@ -8,7 +8,13 @@ import torch
 import typer
 from rich.table import Table
 
-from ofvl_core.checkpoint import load_manifest, load_model, require_finished, save_deployment
+from ofvl_core.checkpoint import (
+    load_keyframes,
+    load_manifest,
+    load_model,
+    require_finished,
+    save_deployment,
+)
 from ofvl_core.cli.console import JsonOption, emit_json, stdout
 from ofvl_core.cli.scenes import CheckpointArgument
 from ofvl_core.deployment import PARTS, WEIGHTS, Share, measure_deployment
@@ -30,7 +36,7 @@ def deploy(
     manifest = load_manifest(checkpoint)
     require_finished(checkpoint, manifest)
     model = load_model(checkpoint, manifest, torch.device("cpu"))
-    save_deployment(out, manifest, model, half)
+    save_deployment(out, manifest, model, half, load_keyframes(checkpoint, manifest))
     parts = measure_deployment(out, model)
     counts = count_parameters(model)
     if json is not None:

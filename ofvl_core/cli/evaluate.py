@@ -44,13 +44,16 @@ def evaluate(
     ] = None,
     device: DeviceOption = "auto",
     engine: EngineOption = "auto",
+    keyframes: Annotated[
+        bool, typer.Option(help="Refine poses by keyframes; without, they are the network's own.")
+    ] = True,
 ) -> None:
     """Localize every frame of a split; print median errors, shares within thresholds and the model's size.
 
     A frame without a pose is a failure and counts as one. Averages are unweighted means over scenes.
     """
     thresholds = parse_thresholds(threshold)
-    localizer = Localizer(checkpoint, device, engine=engine)
+    localizer = Localizer(checkpoint, device, engine=engine, keyframes=keyframes)
     scenes = [as_trained(path, localizer.manifest) for path in find_scenes(data)]
     if split == HOLDOUT:
         scenes = [as_held_out(scene, localizer.manifest) for scene in scenes]

@@ -113,6 +113,13 @@ def _print(content: dict[str, Any]) -> None:
             highlight=False,
         )
         stdout.print(f"  {_calibration(scene['calibration'])}", highlight=False, soft_wrap=True)
+        kept = scene["keyframes"]
+        words = (
+            f"{kept['count']} keyframes refine its poses"
+            if kept
+            else "no keyframes: ofvl keyframes adds some"
+        )
+        stdout.print(f"  {words}{_refined(scene['calibration'])}", highlight=False, soft_wrap=True)
     for training in content["trainings"]:
         ending = "finished" if training["finished"] else "not finished: --resume continues it"
         stdout.print(
@@ -128,6 +135,14 @@ def _calibration(calibration: dict[str, Any]) -> str:
     return (
         f"covariances times {calibration['inflation']:.2f}: {calibration['within_95']:.0%} of the poses of "
         f"{calibration['frames']} unseen frames are within 95 %"
+    )
+
+
+def _refined(calibration: dict[str, Any]) -> str:
+    if not calibration["refined"]:
+        return ""
+    return ", covariances times {inflation:.2f}: {within_95:.0%} of {poses} are within 95 %".format(
+        **calibration["refined"]
     )
 
 

@@ -66,6 +66,7 @@ def localize(
         line |= {
             "inliers": result.inlier_count,
             "cells": len(result.cells.inliers),
+            "landmarks": 0 if result.landmarks is None else int(result.landmarks.inliers.sum()),
             "reason": result.reason,
         }
         sys.stdout.write(json.dumps(line) + "\n")

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import torch
 
-from ofvl_core.checkpoint import TrainingRecord, load_manifest, load_model, require_finished
+from ofvl_core.checkpoint import (
+    TrainingRecord,
+    load_keyframes,
+    load_manifest,
+    load_model,
+    require_finished,
+    save_keyframes,
+)
 from ofvl_core.checkpoint_folder import require_empty
 from ofvl_core.datasets import SceneData
 from ofvl_core.device import place
@@ -82,7 +89,10 @@ def add_scene(
         record = scene_record(scene, config).model_copy(update={"shares_with": owner})
         training = TrainingRecord(scenes=[scene.name], config=config)
         manifest = base.model_copy(
-            update={"scenes": [*others, record], "trainings": [*base.trainings, training]}
+            update={
+                "scenes": [*(other.model_copy(update={"keyframes": None}) for other in others), record],
+                "trainings": [*base.trainings, training],
+            }
         )
         model = load_model(checkpoint, base, device)
         _add(model, scene, record.input_focal, config.seed, share_with)
@@ -96,7 +106,12 @@ def add_scene(
         place(model, device)
         return model
 
-    return run(manifest, make_model, [scene], out, surroundings, NewSceneTrainer)
+    finished = run(manifest, make_model, [scene], out, surroundings, NewSceneTrainer)
+    if finished and worker_rank() == 0:
+        albums = load_keyframes(checkpoint, base)
+        theirs = {record.name: albums[record.name] for record in others if record.name in albums}
+        save_keyframes(out, load_manifest(out), theirs)
+    return finished
 
 
 def _add(model: OFVLMS, scene: SceneData, input_focal: float, seed: int, share_with: str | None) -> None:

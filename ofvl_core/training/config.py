@@ -159,6 +159,12 @@ class TrainConfig(Optimisation):
         le=0.5,
         description="share of the frames that training does not see and poses' covariances are calibrated on",
     )
+    keyframes: int = Field(
+        120,
+        ge=0,
+        description="training frames a scene that are remembered as they are, and refine poses; 0 is the "
+        "network alone, as in the paper",
+    )
     augmentation: Annotated[Augmentation, by_name(AUGMENTATIONS, DEFAULT_AUGMENTATION)] = Field(
         AUGMENTATIONS[DEFAULT_AUGMENTATION], description="one of the names, or ranges"
     )

@@ -17,6 +17,7 @@ PAPER: dict[str, Any] = {
     "statistics_rest": 1.0,
     "gradient_clip": None,
     "holdout": 0.0,
+    "keyframes": 0,
     "augmentation": "paper",
 }
 

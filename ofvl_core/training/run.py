@@ -16,12 +16,14 @@ from ofvl_core.checkpoint import (
     load_model,
     require_folder,
     save_checkpoint,
+    save_keyframes,
 )
 from ofvl_core.checkpoint_folder import MANIFEST, read_tensors, require_empty, save_manifest
 from ofvl_core.datasets import SceneData
 from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, ConfigError, DataError, OfvlError, WorkerError
+from ofvl_core.keyframes import remember
 from ofvl_core.localizer import Localizer
 from ofvl_core.network import OFVLMS
 from ofvl_core.resize import input_camera
@@ -100,8 +102,8 @@ def run(
 ) -> bool:
     """Train the parameters that require gradients as the manifest's latest training says; see `train`.
 
-    When that is done its covariance is calibrated on what the scenes hold out. `kind` is the trainer whose
-    steps these are.
+    When that is done its scenes get keyframes, and its covariance is calibrated on what they hold out.
+    `kind` is the trainer whose steps these are.
     """
     training = manifest.training
     if not training.finished:
@@ -116,8 +118,25 @@ def run(
                 if monitor is not None:
                     monitor.close()
     if training.finished and worker_rank() == 0:
+        _remember(scenes, training.config.keyframes, out)
         _calibrate(scenes, out, surroundings.device)
     return training.finished
+
+
+def _remember(scenes: Sequence[SceneData], most: int, out: Path) -> None:
+    """Give the scenes of the checkpoint's latest training keyframes, where they have none yet."""
+    manifest = load_manifest(out)
+    albums = {}
+    for scene in scenes:
+        if most > 0 and manifest.scene(scene.name).keyframes is None:
+            log.info("%s: choosing keyframes", scene.name)
+            album = remember(scene, most)
+            if album is None:
+                log.info("%s: no frame has enough corners of known depth to be a keyframe", scene.name)
+            else:
+                albums[scene.name] = album
+    if albums:
+        save_keyframes(out, manifest, albums)
 
 
 def _calibrate(scenes: Sequence[SceneData], out: Path, device: torch.device) -> None:

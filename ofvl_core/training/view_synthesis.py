@@ -16,6 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.depth_holes import nearest_known
 from ofvl_core.geometry import Array, apply, invert, transform_from_rotation_vector
 from ofvl_core.training.config import Augmentation
 from ofvl_core.training.packed import PackedFrames
@@ -84,16 +85,6 @@ def synthesise(
     return np.asarray(image, np.uint8), coordinates, valid
 
 
-def _nearest(values: Plane, known: NDArray[np.bool_]) -> Plane:
-    """The values, where they are not known those of the nearest pixel that is; at least one must be."""
-    _, labels = cv2.distanceTransformWithLabels(
-        (~known).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    by_label = np.empty(labels.max() + 1, np.float32)
-    by_label[labels[known]] = values[known]
-    return by_label[labels]
-
-
 @lru_cache(maxsize=8)
 def _rays_of(camera: Camera, width: int, height: int, step: int) -> Plane:
     """Rays (3, h, w) of every `step`-th pixel of the camera's image at another size; NaN where none leads."""
@@ -160,7 +151,7 @@ def _splat(
     if not hit.any():
         depth[:] = 1.0
     elif not hit.all():
-        depth = _nearest(depth, hit)
+        depth = nearest_known(depth, hit)
     depth = np.asarray(cv2.medianBlur(depth, 3))  # what is behind shows through where points are sparse
     return depth, hit
 

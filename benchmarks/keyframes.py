@@ -1,0 +1,164 @@
+"""Keyframes: what they make of a pose that is nearly right, and what each choice brings.
+
+No network takes part. Training frames are left out in blocks of about fifteen, and every second of them is
+refined from poses that are wrong by 5 cm and 2 degrees (or more) along and about each axis, by keyframes of
+the frames that are left. The test splits are not looked at: the settings were chosen here.
+
+Then images of each recording are refined by the keyframes of the others, which have nothing to show of them.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+import typer
+from harness import Array, Table, bootstrap, recordings, write
+
+from ofvl_core.datasets import Frame, SceneData, find_scenes, load_scene
+from ofvl_core.evaluation import share_within
+from ofvl_core.geometry import pose_error, transform_from_rotation_vector
+from ofvl_core.keyframes import flow, keyframe, refine, refinement, remember, selection, visibility
+from ofvl_core.training.config import TrainConfig
+
+BLOCKS = 15
+"""Into which a scene's training frames are cut, one of which is left out at a time."""
+
+USUAL: int = TrainConfig.model_fields["keyframes"].default
+
+FOREIGN = 6
+"""One in so many images is looked for in other scenes."""
+
+
+class Variant(NamedTuple):
+    """Constants of `ofvl_core.keyframes` that differ, by module and name; how many keyframes there are."""
+
+    changes: Mapping[tuple[Any, str], Any] = {}
+    most: int = USUAL
+
+
+VARIANTS = {
+    "as it is": Variant(),
+    "two keyframes, never six": Variant({(refinement, "KEYFRAMES"): (2,)}),
+    "four keyframes, then six": Variant({(refinement, "KEYFRAMES"): (4, 6)}),
+    "one round": Variant({(refinement, "TOLERANCES"): (3.0,)}),
+    "60 keyframes a scene": Variant(most=60),
+    "all frames": Variant(most=10_000),
+    "landmarks not followed back": Variant({(flow, "RETURN"): np.inf}),
+    "windows of 11 pixels": Variant({(flow, "WINDOW"): (11, 11)}),
+    "windows of 21 pixels": Variant({(flow, "WINDOW"): (21, 21)}),
+    "images of 360 rows": Variant({(keyframe, "ROWS"): 360}),
+    "views from elsewhere count the same": Variant({(visibility, "SIDEWAYS"): 0}),
+}
+
+ERRORS = ((0.05, 2.0), (0.1, 3.0), (0.2, 5.0))
+"""Metres and degrees, standard deviations along and about each axis, of the poses that are refined."""
+
+
+class Refined(NamedTuple):
+    """Errors (N, 2), metres and degrees, of all poses, and how many of them keyframes refined."""
+
+    errors: Array
+    count: int
+
+
+def blocks(scene: SceneData) -> Iterator[tuple[SceneData, list[Frame]]]:
+    """The scene without a block of its training frames, and every second frame of the block."""
+    frames = scene.frames("train")
+    length = -(-len(frames) // BLOCKS)
+    for start in range(0, len(frames), length):
+        left = frames[:start] + frames[start + length :]
+        yield replace(scene, splits={"train": left}), frames[start : start + length : 2]
+
+
+def once(make: Callable[[SceneData, Frame], Any]) -> Callable[[SceneData, Frame], Any]:
+    """The same, remembering what it made of a frame: variants have most of it in common."""
+    made: dict[Any, Any] = {}
+
+    def remembered(scene: SceneData, frame: Frame) -> Any:
+        key = frame.color, keyframe.ROWS
+        if key not in made:
+            made[key] = make(scene, frame)
+        return made[key]
+
+    return remembered
+
+
+def refined(scene: SceneData, most: int, wrong: tuple[float, float]) -> Refined:
+    """What keyframes make of poses that are so `wrong`, metres and degrees."""
+    random = np.random.default_rng(0)
+    errors, count = [], 0
+    for rest, left_out in blocks(scene):
+        album = remember(rest, most)
+        assert album is not None
+        for frame in left_out:
+            turn, move = random.normal(0, np.radians(wrong[1]), 3), random.normal(0, wrong[0], 3)
+            pose = frame.world_from_camera @ transform_from_rotation_vector(turn, move)
+            better = refine(pose, scene.read_color(frame), scene.camera, album)
+            if better is not None:
+                pose, count = better.world_from_camera, count + 1
+            errors.append(pose_error(pose, frame.world_from_camera))
+    return Refined(np.array(errors), count)
+
+
+def foreign(scenes: list[SceneData]) -> tuple[int, int]:
+    """Images that were looked for in another scene, from each of ten poses there, and those refined."""
+    asked = accepted = 0
+    albums = {scene.name: remember(scene, USUAL) for scene in scenes}
+    for scene in scenes:
+        for other in scenes:
+            album = albums[other.name]
+            assert album is not None
+            poses = [frame.world_from_camera for frame in other.frames("train")]
+            poses = poses[:: max(1, len(poses) // 10)]
+            for frame in scene.frames("train")[::FOREIGN] if other is not scene else ():
+                image = scene.read_color(frame)
+                asked += 1
+                accepted += any(refine(pose, image, scene.camera, album) is not None for pose in poses)
+    return asked, accepted
+
+
+def main(
+    rows: Annotated[int, typer.Option(help="Variants to measure, from the first; for a trial.")] = 100,
+) -> None:
+    """Measure on the recorded scenes; results go to keyframes.json."""
+    scenes = [load_scene(path) for path in find_scenes([recordings("scenes")])]
+    table: list[list[str | float | int | None]] = []
+    figures: dict[str, Any] = {}
+    with patch.object(selection, "_candidate", once(selection._candidate)):
+        asked, accepted = foreign(scenes)
+        wanted = [(name, ERRORS[0]) for name in VARIANTS] + [("as it is", wrong) for wrong in ERRORS[1:]]
+        for name, wrong in wanted[:rows]:
+            row: list[str | float | int | None] = [name, f"{100 * wrong[0]:g} cm, {wrong[1]:g} deg"]
+            with ExitStack() as stack:
+                for (module, constant), value in VARIANTS[name].changes.items():
+                    stack.enter_context(patch.object(module, constant, value))
+                for scene in scenes:
+                    found = refined(scene, VARIANTS[name].most, wrong)
+                    metres = found.errors[:, 0]
+                    low, high = bootstrap(metres, np.median)
+                    middle, share = float(np.median(metres)), share_within(found.errors)
+                    row.append(
+                        f"{100 * middle:.1f} [{100 * low:.1f}, {100 * high:.1f}] cm, {100 * share:.0f} %, "
+                        f"{found.count} of {len(metres)}"
+                    )
+                    figures[f"{scene.name}, {name}, {row[1]}"] = [middle, share, found.count, len(metres)]
+            table.append(row)
+    columns = ["keyframes", "poses wrong by", *(scene.name for scene in scenes)]
+    note = (
+        f"Median error, share within 5 cm and 5 degrees, poses refined. Of {asked} images looked for in "
+        f"other recordings, from ten poses each, {accepted} were found."
+    )
+    write(
+        "keyframes",
+        " ".join(["benchmarks/keyframes.py", *sys.argv[1:]]),
+        [Table("Poses refined by keyframes", columns, table, note)],
+        figures | {"foreign": {"asked": asked, "accepted": accepted}},
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,96 @@
+"""The keyframes of one scene: as tensors of a checkpoint, and as those that show what a pose sees."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ofvl_core.camera import Camera
+from ofvl_core.errors import CheckpointError
+from ofvl_core.geometry import Array
+from ofvl_core.keyframes.keyframe import Keyframe, Written, keyframe_camera, read, seen_points
+from ofvl_core.keyframes.visibility import sampled, visibility
+
+KEPT = 32
+"""Keyframes that are kept as they are used, 0.3 MB each; the others as they are written, a tenth of that."""
+
+BLIND = 0.05
+"""Keyframes that show less than this of what a pose sees are of no use to it."""
+
+
+class Album:
+    """N keyframes of a scene, for one thread at a time."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        written: Sequence[Written],
+        landmarks: NDArray[np.uint16],
+        world_from_camera: Array,
+    ):
+        """Keyframes of a scene that was recorded with `camera`.
+
+        Their `landmarks` (N, M, 3) are u, v in a keyframe's pixels and the depth there, millimetres, 0 for
+        none; `world_from_camera` (N, 4, 4) their poses. Raises ValueError when these do not fit one another.
+        """
+        count = len(written)
+        shapes = landmarks.shape[:1], landmarks.shape[2:], world_from_camera.shape
+        if shapes != ((count,), (3,), (count, 4, 4)) or not np.isfinite(world_from_camera).all():
+            raise ValueError("keyframes, landmarks and poses differ in number")
+        if not (landmarks[:, :, 2] > 0).any(axis=1).all():
+            raise ValueError("a keyframe has no landmarks")
+        self.camera = keyframe_camera(camera)
+        self._written, self._landmarks, self._poses = written, landmarks, world_from_camera
+        self._samples = np.stack([sampled(self._points(number)) for number in range(count)])
+        self._decoded = lru_cache(maxsize=KEPT)(self._decode)
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+    def best(self, world_from_camera: Array, camera: Camera, count: int) -> list[Keyframe]:
+        """The keyframes that show best what a `camera` sees from there, at most `count`, the best first.
+
+        Raises CheckpointError when one is damaged.
+        """
+        scores = visibility(self._samples, self._poses[:, :3, 3], world_from_camera, camera)
+        order = np.argsort(-scores, kind="stable")[:count]
+        return [self._decoded(int(number)) for number in order if scores[number] > BLIND]
+
+    def _points(self, number: int) -> Array:
+        landmarks = self._landmarks[number]
+        points = seen_points(landmarks[landmarks[:, 2] > 0], self._poses[number], self.camera)
+        return points[np.isfinite(points).all(axis=1)]
+
+    def _decode(self, number: int) -> Keyframe:
+        try:
+            return read(self._written[number], self._landmarks[number], self._poses[number], self.camera)
+        except ValueError as error:
+            raise CheckpointError(f"keyframe {number} of a scene: {error}; train again") from None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `from_tensors` makes the album of."""
+        contents = [content for written in self._written for content in written]
+        return {
+            "contents": torch.frombuffer(bytearray(b"".join(contents)), dtype=torch.uint8),
+            "ends": torch.tensor(np.cumsum([len(content) for content in contents])),
+            "landmarks": torch.from_numpy(self._landmarks),
+            "world_from_camera": torch.from_numpy(self._poses),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], camera: Camera) -> "Album":
+        """The album of a scene that was recorded with `camera`. Raises KeyError or ValueError for others."""
+        contents = tensors["contents"].numpy().tobytes()
+        ends = [0, *tensors["ends"].tolist()]
+        parts = [contents[start:end] for start, end in pairwise(ends)]
+        written = [Written(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+        return cls(camera, written, tensors["landmarks"].numpy(), tensors["world_from_camera"].numpy())
