@@ -20,9 +20,12 @@ KEYFRAMES = (2, 6)
 """Keyframes that are looked for at once: few, and more where these give no pose. With 4 at first, which take
 twice as long, one pose in fifty more is right to 5 cm."""
 
-TOLERANCES = (8.0, 3.0)
-"""Pixels by which a landmark may miss, in each round. Seen from a pose that is decimetres wrong a keyframe is
-bent by what is near and far; seen from the pose that this gives it is as it was."""
+FINE, COARSE = 3.0, 8.0
+"""Pixels by which a landmark may miss. Seen from a pose that is decimetres wrong a keyframe is bent by what
+is near and far; seen from the pose that this gives it is as it was."""
+
+SETTLED = 8.0
+"""Pixels by which landmarks may move for a pose to be right at once. From farther away it is looked twice."""
 
 FEWEST, SHARE = 20, 0.4
 """Landmarks that must agree with the pose at the end, and their share of those found. Of 270 images of other
@@ -57,37 +60,48 @@ def refine(
     """
     small = input_camera(camera, album.camera.fy, 1)
     image = grey(image_rgb, small)
-    query = _Query(image, small, album, depth)
+    query = _Query(image, small, album, depth, options)
     for count in KEYFRAMES:
-        refined = _attempt(world_from_camera, query, count, options)
-        if refined is not None and refined.inliers.sum() >= max(FEWEST, SHARE * len(refined.inliers)):
+        refined = _attempt(world_from_camera, query, count)
+        if refined is not None:
             scale = np.array([camera.width / small.width, camera.height / small.height])
             return refined._replace(pixels=(refined.pixels + 0.5) * scale - 0.5)
     return None
 
 
 class _Query(NamedTuple):
-    """An image of `camera`, as large as keyframes are, which are in the `album`."""
+    """An image of `camera`, as large as keyframes are, which are in the `album`; how poses are solved."""
 
     image: Grey
     camera: Camera
     album: Album
     depth: NDArray[np.floating] | None
+    options: PoseOptions
 
 
-def _attempt(world_from_camera: Array, query: _Query, count: int, options: PoseOptions) -> Refinement | None:
-    """A pose by at most `count` keyframes."""
-    refined = None
-    for tolerance in TOLERANCES:
-        refined = _round(world_from_camera, query, count, replace(options, inlier_pixels=tolerance))
-        if refined is None:
-            return None
-        world_from_camera = refined.world_from_camera
-    return refined
+class _Found(NamedTuple):
+    """Landmarks at `pixels` (N, 2) of the small image."""
+
+    pixels: Array
+    seen: Correspondences
 
 
-def _round(world_from_camera: Array, query: _Query, count: int, options: PoseOptions) -> Refinement | None:
-    image, camera, album, depth = query
+def _attempt(world_from_camera: Array, query: _Query, count: int) -> Refinement | None:
+    """A pose by at most `count` keyframes that enough of their landmarks agree with."""
+    found = _look(world_from_camera, query, count)
+    if found is None:
+        return None
+    refined = _solve(found, query, FINE)
+    if refined is not None and _shift(found, world_from_camera, refined, query.camera) < SETTLED:
+        return refined
+    coarse = _solve(found, query, COARSE)
+    found = None if coarse is None else _look(coarse.world_from_camera, query, count)
+    return None if found is None else _solve(found, query, FINE)
+
+
+def _look(world_from_camera: Array, query: _Query, count: int) -> _Found | None:
+    """Where landmarks are of the keyframes that show best what is seen from there."""
+    image, camera, album, depth, _ = query
     keyframes = album.best(world_from_camera, camera, count)
     if not keyframes:
         return None
@@ -95,10 +109,22 @@ def _round(world_from_camera: Array, query: _Query, count: int, options: PoseOpt
     pixels, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
     one_pixel = np.abs(apply(invert(world_from_camera), points)[:, 2]) / camera.focal
     depths = None if depth is None else depths_at(depth, pixels, camera)
-    seen = Correspondences(camera.rays(pixels)[:, :2], points, one_pixel, depths)
-    estimate = estimate_pose(seen, camera.focal, options)
-    if estimate.world_from_camera is None:
+    return _Found(pixels, Correspondences(camera.rays(pixels)[:, :2], points, one_pixel, depths))
+
+
+def _solve(found: _Found, query: _Query, tolerance: float) -> Refinement | None:
+    """The pose that enough landmarks agree with to so many pixels."""
+    pixels, seen = found
+    estimate = estimate_pose(seen, query.camera.focal, replace(query.options, inlier_pixels=tolerance))
+    enough = max(FEWEST, SHARE * len(pixels))
+    if estimate.world_from_camera is None or estimate.inliers.sum() < enough:
         return None
     if not estimate.used_depths:
         seen = seen._replace(depths=None)
     return Refinement(estimate.world_from_camera, estimate.inliers, pixels, seen)
+
+
+def _shift(found: _Found, before: Array, after: Refinement, camera: Camera) -> float:
+    """Pixels by which the landmarks move, as a rule, from one pose to the other."""
+    one, other = (apply(invert(pose), found.seen.points) for pose in (before, after.world_from_camera))
+    return float(np.median(np.linalg.norm(camera.project(one) - camera.project(other), axis=1)))
