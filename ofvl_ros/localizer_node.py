@@ -252,7 +252,12 @@ class LocalizerNode(LifecycleNode):
         checkpoint = self._value("checkpoint")
         if not checkpoint:
             raise ConfigError("no checkpoint is given: set the parameter 'checkpoint' to a trained model")
-        return Localizer(Path(checkpoint), self._value("device"), engine=self._value("engine"))
+        return Localizer(
+            Path(checkpoint),
+            self._value("device"),
+            engine=self._value("engine"),
+            keyframes=self._value("keyframes"),
+        )
 
     def _make_ready(self, localizer: "Localizer") -> None:
         """Put the network on its device, so that the first image is as fast as the next."""
