@@ -39,8 +39,8 @@ PARAMETERS = {
     ),
     "keyframes": Spec(
         True,
-        "refine poses by keyframes, from decimetres to centimetres; false answers sooner, for a CPU that does "
-        "not keep up",
+        "refine poses by keyframes, from decimetres to centimetres; false answers sooner, for a CPU that "
+        "does not keep up",
     ),
     "autostart": Spec(
         True, "configure and activate at start; false leaves that to a lifecycle manager or ros2 lifecycle"
