@@ -9,8 +9,9 @@ The minutes are those of the new scene's training alone; the base's come before,
 added to it. The ratio is of the two medians on the same frames, which are resampled in pairs. The megabytes
 are of what is the scene's own in the file of `ofvl deploy --half`.
 
-Of the results, each scene learned on one core alone, which is less than two do in that time, and
-hololens_office for 9 minutes; the joint model learned on two.
+Keyframes refine the poses of both. Of the results, each scene learned on one core alone, which is less than
+two do in that time, and hololens_office for 9 minutes; the joint model learned on two. What is added was
+trained before there were keyframes, and has them from `ofvl keyframes`.
 """
 
 import sys
@@ -94,15 +95,15 @@ def trained_without(
 
 
 def scene_megabytes(model: Path, scene: str) -> float:
-    """What is the scene's own in the model's deployment file of half precision."""
+    """What is the scene's own in the model's deployment file of half precision, its keyframes included."""
     manifest = load_manifest(model)
+    albums = load_keyframes(model, manifest)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
-        network = load_model(model, manifest, torch.device("cpu"))
-        save_deployment(file, manifest, network, True, load_keyframes(model, manifest))
+        save_deployment(file, manifest, load_model(model, manifest, torch.device("cpu")), half=True)
         tensors = read_tensors(file)
-    own = (tensor for name, tensor in tensors.items() if scene_key(scene) in name.split("."))
-    return sum(tensor.nbytes for tensor in own) / 1e6
+    own = sum(tensor.nbytes for name, tensor in tensors.items() if scene_key(scene) in name.split("."))
+    return (own + (albums[scene].size if scene in albums else 0)) / 1e6
 
 
 def main(
