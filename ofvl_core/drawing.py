@@ -76,7 +76,8 @@ def _legend(
 ) -> NDArray[np.uint8]:
     legend = np.zeros((2 * line, width, 3), np.uint8)
     _write(legend, f"{localization.scene}: {state}", line // 3, 0, width - line // 3, line)
-    x = _write(legend, localization.agreement, line // 3, line, width, line)
+    count = f"{localization.inlier_count} of {len(localization.cells.inliers)} cells agree"
+    x = _write(legend, count, line // 3, line, width, line)
     for metres in (CERTAIN, 0.1, UNCERTAIN):
         x += line
         (radius,) = _radii(np.array([metres]), largest).tolist()
