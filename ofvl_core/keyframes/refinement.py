@@ -28,7 +28,7 @@ SETTLED = 8.0
 """Pixels by which landmarks may move for a pose to be right at once. From farther away it is looked twice."""
 
 FEWEST, SHARE = 20, 0.4
-"""Landmarks that must agree with the pose at the end, and their share of those found. Of 270 images of other
+"""Landmarks that must agree with the pose at the end, and their share of those found. Of 296 images of other
 recordings none had even a dozen."""
 
 
