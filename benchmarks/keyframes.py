@@ -42,10 +42,14 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "as it is": Variant(),
-    "two keyframes, never six": Variant({(refinement, "KEYFRAMES"): (2,)}),
-    "four keyframes, then six": Variant({(refinement, "KEYFRAMES"): (4, 6)}),
-    "never looked twice": Variant({(refinement, "SETTLED"): np.inf}),
-    "always looked twice": Variant({(refinement, "SETTLED"): 0.0}),
+    "features never looked for": Variant({(refinement, "SURE"): np.inf, (refinement, "MATCHED"): 0}),
+    "features where landmarks give no pose": Variant({(refinement, "SURE"): np.inf}),
+    "features always looked for": Variant({(refinement, "SURE"): 0.0}),
+    "features of 4 keyframes": Variant({(refinement, "MATCHED"): 4}),
+    "features of 16 keyframes": Variant({(refinement, "MATCHED"): 16}),
+    "landmarks of 4 keyframes": Variant({(refinement, "FOLLOWED"): 4}),
+    "never followed twice": Variant({(refinement, "SETTLED"): np.inf}),
+    "always followed twice": Variant({(refinement, "SETTLED"): 0.0}),
     "60 keyframes a scene": Variant(most=60),
     "all frames": Variant(most=10_000),
     "landmarks not followed back": Variant({(flow, "RETURN"): np.inf}),
@@ -55,7 +59,7 @@ VARIANTS = {
     "views from elsewhere count the same": Variant({(visibility, "SIDEWAYS"): 0}),
 }
 
-ERRORS = ((0.05, 2.0), (0.1, 3.0), (0.2, 5.0))
+ERRORS = ((0.05, 2.0), (0.3, 6.0), (0.6, 12.0))
 """Metres and degrees, standard deviations along and about each axis, of the poses that are refined."""
 
 

@@ -41,33 +41,25 @@ class Inflation(BaseModel):
     poses: int = Field(ge=0)
     within_95: float = Field(ge=0, le=1)
 
-    @classmethod
-    def of(cls, errors: Array) -> Inflation | None:
-        """That of normalised errors squared (N,); None where these are fewer than `FEWEST`."""
-        if len(errors) < FEWEST:
-            return None
+    @staticmethod
+    def of(errors: Array) -> Inflation:
+        """That of normalised errors squared (N,)."""
         inflation = inflation_of(errors)
-        return cls(
+        return Inflation(
             inflation=inflation, poses=len(errors), within_95=float(np.mean(errors / inflation <= WITHIN_95))
         )
 
 
-class Calibration(BaseModel):
+class Calibration(Inflation):
     """What `frames` held-out frames say of a scene, or of all scenes of a training.
 
-    `inflation` is the factor on their poses' covariances, with which a share `within_95` of the `poses` found
-    had a normalised error squared of at most 12.59. `inlier_share` is the 5 % quantile of the share of cells
-    that agree with the pose, `uncertainty` the 95 % quantile of the agreeing cells' median uncertainty,
-    metres: 95 % of images of a known place do better. All this is of the network's own poses; `refined` is of
-    those that keyframes refined, None where they were few.
+    `inflation`, `poses` and `within_95` are of the poses found in them. `inlier_share` is the 5 % quantile of
+    the share of cells that agree with the pose, `uncertainty` the 95 % quantile of the agreeing cells' median
+    uncertainty, metres: 95 % of images of a known place do better. All this is of the network's own poses;
+    `refined` is of those that keyframes refined, None where they were few.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inflation: float = Field(gt=0, allow_inf_nan=False)
     frames: int = Field(ge=0)
-    poses: int = Field(ge=0)
-    within_95: float = Field(ge=0, le=1)
     inlier_share: float = Field(ge=0, le=1)
     uncertainty: float = Field(gt=0, allow_inf_nan=False)
     refined: Inflation | None = None
@@ -175,15 +167,12 @@ def _uninflated(found: Localization, applied: float, frame: Frame) -> float | No
 
 def _calibration(measured: _Measured) -> Calibration:
     errors, shares, uncertainties = measured.of_poses.T
-    inflation = inflation_of(errors)
     return Calibration(
-        inflation=inflation,
+        **Inflation.of(errors).model_dump(),
         frames=measured.frames,
-        poses=len(errors),
-        within_95=float(np.mean(errors / inflation <= WITHIN_95)),
         inlier_share=float(np.quantile(shares, 0.05)),
         uncertainty=float(np.quantile(uncertainties, 0.95)),
-        refined=Inflation.of(measured.of_refined),
+        refined=Inflation.of(measured.of_refined) if len(measured.of_refined) >= FEWEST else None,
     )
 
 

@@ -28,7 +28,7 @@ from ofvl_core.scenes import merge, remove_scenes
 from ofvl_core.simulation import simulate
 from ofvl_core.simulation.rgbd import D435_COLOUR
 from ofvl_core.training import run
-from ofvl_core.training.config import TrainConfig, make_config
+from ofvl_core.training.config import AUGMENTATIONS, TrainConfig
 
 HERE = run.Surroundings(torch.device("cpu"))
 CALIBRATION = Calibration(
@@ -48,16 +48,7 @@ def room(tmp_path_factory) -> Path:
 def checkpoint(room, tmp_path_factory) -> Path:
     """A model that knows the room coarsely, to less than a metre; a quarter of its frames were held out."""
     out = tmp_path_factory.mktemp("model") / "model"
-    config = make_config(
-        {
-            "iterations": 600,
-            "batch_size": 6,
-            "holdout": 0.25,
-            "augmentation": {"name": "robot", "synthesised": 0.0},
-            "keyframes": 0,
-        },
-        {"network": {"input_height": 64}},
-    )
+    config = TrainConfig(iterations=600, batch_size=6, holdout=0.25, augmentation=AUGMENTATIONS["robot"])
     assert run.train([load_scene(room)], config, out, HERE)
     return out
 

@@ -20,7 +20,9 @@ from ofvl_core.deployment import measure_deployment
 from ofvl_core.errors import CheckpointError
 from ofvl_core.geometry import apply, invert, pose_error, transform_from_rotation_vector
 from ofvl_core.keyframes import Album, refine, remember
+from ofvl_core.keyframes.descriptors import describe
 from ofvl_core.keyframes.keyframe import find_landmarks, keyframe_camera
+from ofvl_core.keyframes.matching import match
 from ofvl_core.keyframes.visibility import SAMPLES, sampled, visibility
 from ofvl_core.localizer import Localizer
 from ofvl_core.scenes import merge, remove_scenes
@@ -67,6 +69,21 @@ def test_a_pose_becomes_right(rooms, albums):
             metres, degrees = pose_error(better.world_from_camera, frame.world_from_camera)
             assert metres < 0.03
             assert degrees < 0.7
+
+
+def test_a_pose_that_is_far_off_becomes_right(rooms, albums):
+    """From where landmarks are not found by following them: half a metre and ten degrees away."""
+    random = np.random.default_rng(0)
+    for room, album in zip(rooms, albums, strict=True):
+        frame = room.frames("train")[0]
+        image = room.read_color(frame)
+        for _ in range(5):
+            prior = near(frame.world_from_camera, random, metres=0.3, degrees=6.0)
+            better = refine(prior, image, room.camera, album)
+            assert better is not None
+            metres, degrees = pose_error(better.world_from_camera, frame.world_from_camera)
+            assert metres < 0.05
+            assert degrees < 1
 
 
 def test_landmarks_lie_where_the_image_shows_them(rooms, albums):
@@ -149,6 +166,48 @@ def test_landmarks_are_corners_of_known_depth_and_on_no_edge():
 def test_an_image_without_corners_has_none(level):
     found = find_landmarks(np.full((48, 64), level, np.uint8), np.full((48, 64), 1000, np.uint16))
     assert found.shape == (0, 3)
+
+
+# ----------------------------------------------------------------------------------------- features
+
+
+def test_features_are_what_the_keyframe_shows_there(rooms, albums):
+    room, album = rooms[0], albums[0]
+    pose = room.frames("train")[1].world_from_camera
+    keyframe = album.best(pose, room.camera, 1)[0]
+    described = describe(keyframe.image)
+    points, descriptors = keyframe.features
+    assert len(points) == len(described.pixels) > 50
+    assert_array_equal(descriptors, described.descriptors)
+    assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
+    errors = np.linalg.norm(album.camera.project(apply(invert(pose), points)) - described.pixels, axis=1)
+    assert np.median(errors) < 0.1
+
+
+def test_an_image_shows_a_keyframe_as_it_is(rooms, albums):
+    """Where a corner is twice in a room it is nobody's."""
+    room, album = rooms[0], albums[0]
+    pose = room.frames("train")[1].world_from_camera
+    keyframe = album.best(pose, room.camera, 1)[0]
+    image = describe(cv2.convertScaleAbs(keyframe.image, alpha=0.9))
+    pixels, points = match([keyframe], image)
+    assert len(pixels) > 0.4 * len(keyframe.features.points)
+    errors = np.linalg.norm(album.camera.project(apply(invert(pose), points)) - pixels, axis=1)
+    assert np.median(errors) < 0.2
+    elsewhere = replace(keyframe)
+    elsewhere.__dict__["features"] = keyframe.features._replace(points=keyframe.features.points + 1.0)
+    assert len(match([keyframe, elsewhere], image)[0]) == 0
+
+
+def test_where_nothing_is_seen_nothing_is_matched(rooms, albums):
+    room, album = rooms[0], albums[0]
+    best = album.best(room.frames("train")[1].world_from_camera, room.camera, 3)
+    blank = describe(np.full((60, 80), 128, np.uint8))
+    assert len(blank.pixels) == 0
+    for keyframes, image in ((best, blank), ([], describe(best[0].image))):
+        pixels, points = match(keyframes, image)
+        assert pixels.shape == (0, 2)
+        assert points.shape == (0, 3)
 
 
 # ------------------------------------------------------------------------------ choice of keyframes

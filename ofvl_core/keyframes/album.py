@@ -12,7 +12,7 @@ from torch import Tensor
 from ofvl_core.camera import Camera
 from ofvl_core.errors import CheckpointError
 from ofvl_core.geometry import Array
-from ofvl_core.keyframes.keyframe import Keyframe, Written, keyframe_camera, read, seen_points
+from ofvl_core.keyframes.keyframe import Keyframe, Written, keyframe_camera, known_points, read
 from ofvl_core.keyframes.visibility import sampled, visibility
 
 KEPT = 32
@@ -45,7 +45,12 @@ class Album:
             raise ValueError("a keyframe has no landmarks")
         self.camera = keyframe_camera(camera)
         self._written, self._landmarks, self._poses = written, landmarks, world_from_camera
-        self._samples = np.stack([sampled(self._points(number)) for number in range(count)])
+        self._samples = np.stack(
+            [
+                sampled(known_points(one, pose, self.camera))
+                for one, pose in zip(landmarks, world_from_camera, strict=True)
+            ]
+        )
         self._decoded = lru_cache(maxsize=KEPT)(self._decode)
 
     def __len__(self) -> int:
@@ -64,11 +69,6 @@ class Album:
         scores = visibility(self._samples, self._poses[:, :3, 3], world_from_camera, camera)
         order = np.argsort(-scores, kind="stable")[:count]
         return [self._decoded(int(number)) for number in order if scores[number] > BLIND]
-
-    def _points(self, number: int) -> Array:
-        landmarks = self._landmarks[number]
-        points = seen_points(landmarks[landmarks[:, 2] > 0], self._poses[number], self.camera)
-        return points[np.isfinite(points).all(axis=1)]
 
     def _decode(self, number: int) -> Keyframe:
         try:

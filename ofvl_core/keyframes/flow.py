@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from ofvl_core.camera import Camera
 from ofvl_core.geometry import Array, apply, invert
-from ofvl_core.keyframes.keyframe import GRID, Grey, Keyframe
+from ofvl_core.keyframes.descriptors import Grey
+from ofvl_core.keyframes.keyframe import GRID, Keyframe
 
 NEAREST = 0.1
 """What is closer than this to the camera, metres, is not looked at."""

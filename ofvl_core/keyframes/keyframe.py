@@ -1,7 +1,7 @@
 """A keyframe: a training frame as it is remembered, and as it is written down."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ofvl_core.camera import Camera
 from ofvl_core.depth_holes import nearest_known
 from ofvl_core.geometry import Array, apply
+from ofvl_core.keyframes.descriptors import Grey, describe
 from ofvl_core.resize import input_camera
 
 ROWS = 240
@@ -32,9 +33,6 @@ JUMP = 0.05
 """Relative change of depth around a corner at which it lies on an edge, and belongs to nobody knows what."""
 
 JPEG_QUALITY = 85
-
-Grey = NDArray[np.uint8]
-"""An image (h, w)."""
 
 
 def keyframe_camera(camera: Camera) -> Camera:
@@ -86,6 +84,13 @@ def write(image: Grey, depth: NDArray[np.uint16]) -> Written:
     return Written(jpeg.tobytes(), png.tobytes())
 
 
+class Features(NamedTuple):
+    """`points` (N, 3), metres, in the scene's frame, and `descriptors` (N, 128) of how they look."""
+
+    points: Array
+    descriptors: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class Keyframe:
     """`image` (h, w) of `camera`, taken at `world_from_camera` (4, 4).
@@ -99,6 +104,21 @@ class Keyframe:
     pixels: NDArray[np.float32]
     points: Array
     surface: Array
+
+    @cached_property
+    def features(self) -> Features:
+        """What of it can be found from elsewhere: more than its landmarks, whose look is of one size.
+
+        Where the depth is unknown too, and on edges: without these fewer images are found.
+        """
+        pixels, descriptors = describe(self.image)
+        height, width = (side // GRID for side in self.image.shape)
+        u, v = ((pixels + 0.5) / GRID - 0.5).astype(np.float32).T
+        surface = self.surface.reshape(height, width, 3)
+        found = cv2.remap(surface, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        points = np.asarray(found, float)[:, 0]
+        known = np.isfinite(points).all(axis=1)
+        return Features(points[known], descriptors[known])
 
 
 def read(
@@ -129,6 +149,12 @@ def seen_points(landmarks: NDArray[np.uint16], world_from_camera: Array, camera:
     """What landmarks (N, 3) are, u, v and millimetres, in the scene's frame (N, 3); NaN without a ray."""
     rays = camera.rays(landmarks[:, :2].astype(float))
     return apply(world_from_camera, rays * (landmarks[:, 2:] / 1000.0))
+
+
+def known_points(landmarks: NDArray[np.uint16], world_from_camera: Array, camera: Camera) -> Array:
+    """`seen_points` of those of a frame's landmarks that are some and have a ray."""
+    points = seen_points(landmarks[landmarks[:, 2] > 0], world_from_camera, camera)
+    return points[np.isfinite(points).all(axis=1)]
 
 
 @lru_cache(maxsize=8)

@@ -16,7 +16,7 @@ from ofvl_core.keyframes.keyframe import (
     find_landmarks,
     grey,
     keyframe_camera,
-    seen_points,
+    known_points,
     write,
 )
 from ofvl_core.keyframes.visibility import sampled, visibility
@@ -77,7 +77,7 @@ def _choose(scene: SceneData, candidates: list[_Candidate], poses: Array, most: 
     camera = keyframe_camera(scene.camera)
     samples = np.stack(
         [
-            sampled(seen_points(one.landmarks[one.landmarks[:, 2] > 0], pose, camera))
+            sampled(known_points(one.landmarks, pose, camera))
             for one, pose in zip(candidates, poses, strict=True)
         ]
     )

@@ -107,7 +107,7 @@ def add_scene(
         return model
 
     finished = run(manifest, make_model, [scene], out, surroundings, NewSceneTrainer)
-    if finished and worker_rank() == 0:
+    if finished and others and worker_rank() == 0:
         albums = load_keyframes(checkpoint, base)
         theirs = {record.name: albums[record.name] for record in others if record.name in albums}
         save_keyframes(out, load_manifest(out), theirs)
