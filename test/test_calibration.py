@@ -24,11 +24,13 @@ from ofvl_core.datasets.scene import HOLDOUT, LONGEST_RUN, SHORTEST_RUN
 from ofvl_core.errors import CheckpointError, DataError
 from ofvl_core.evaluation import evaluate_scene
 from ofvl_core.localizer import Localizer
+from ofvl_core.pretrained import pretrained
 from ofvl_core.scenes import merge, remove_scenes
 from ofvl_core.simulation import simulate
 from ofvl_core.simulation.rgbd import D435_COLOUR
 from ofvl_core.training import run
-from ofvl_core.training.config import AUGMENTATIONS, TrainConfig
+from ofvl_core.training.add_scene import add_scene
+from ofvl_core.training.config import TrainConfig
 
 HERE = run.Surroundings(torch.device("cpu"))
 CALIBRATION = Calibration(
@@ -48,8 +50,9 @@ def room(tmp_path_factory) -> Path:
 def checkpoint(room, tmp_path_factory) -> Path:
     """A model that knows the room coarsely, to less than a metre; a quarter of its frames were held out."""
     out = tmp_path_factory.mktemp("model") / "model"
-    config = TrainConfig(iterations=600, batch_size=6, holdout=0.25, augmentation=AUGMENTATIONS["robot"])
-    assert run.train([load_scene(room)], config, out, HERE)
+    network = load_manifest(pretrained()).architecture
+    config = TrainConfig(network=network, iterations=250, batch_size=6, holdout=0.25)
+    assert add_scene(pretrained(), load_scene(room), config, out, HERE, alone=True)
     return out
 
 
