@@ -19,10 +19,14 @@ from ofvl_core.looks import depths_at
 from ofvl_core.pose import PoseOptions, estimate_pose
 from ofvl_core.resize import input_camera
 
-FOLLOWED, MATCHED = 2, 8
+FOLLOWED, MATCHED = 2, 12
 """Keyframes whose landmarks are followed into the image, and, where these give no pose, whose features are
 looked for all over it. From poses 0.3 m and 6 degrees wrong on each axis one image in four is found by the
 first, and four in five by the second."""
+
+AROUND = 2
+"""Times an image's width and height within which keyframes must show something to be matched: a pose that is
+decimetres and degrees wrong looks beside what the image shows."""
 
 FINE, COARSE = 3.0, 8.0
 """Pixels by which a landmark may miss. Seen from a pose that is decimetres wrong a keyframe is bent by what
@@ -133,8 +137,16 @@ def _follow(world_from_camera: Array, query: _Query) -> _Found:
 
 
 def _match(world_from_camera: Array, query: _Query, described: Described) -> _Found:
-    """What the image shows of the keyframes that show best what is seen from there."""
-    return _Found(*match(query.album.best(world_from_camera, query.camera, MATCHED), described))
+    """What the image shows of the keyframes that show best what is seen from there, and beside it."""
+    camera = query.camera
+    wider = replace(
+        camera,
+        width=AROUND * camera.width,
+        height=AROUND * camera.height,
+        cx=camera.cx + (AROUND - 1) / 2 * camera.width,
+        cy=camera.cy + (AROUND - 1) / 2 * camera.height,
+    )
+    return _Found(*match(query.album.best(world_from_camera, wider, MATCHED), described))
 
 
 def _solve(found: _Found, about: Array, query: _Query, tolerance: float) -> Refinement | None:
