@@ -146,12 +146,12 @@ def _measure(localizer: Localizer, scene: SceneData, split: str, on_frame: Calla
     for frame in scene.frames(split):
         image = scene.read_color(frame)
         (found,) = localizer.localize_in_each(image, scene.camera, [scene.name])
-        refined = localizer.by_keyframes(found, image, scene.camera)
+        refined = localizer.refined(found, image, scene.camera)
         on_frame()
         error = _uninflated(found, applied.inflation, frame)
         if error is not None:
             rows.append((error, found.inlier_share, found.uncertainty))
-        error = None if refined is None else _uninflated(refined, applied.of_refined, frame)
+        error = None if refined is found else _uninflated(refined, applied.of_refined, frame)
         if error is not None:
             of_refined.append(error)
     return _Measured(len(scene.frames(split)), np.array(rows).reshape(-1, 3), np.array(of_refined))

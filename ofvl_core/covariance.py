@@ -67,25 +67,6 @@ def carried(covariance: Array, world_from_camera: Array, camera_from_base: Array
     return _symmetric(lever @ covariance @ lever.T)
 
 
-def together(
-    one: Array, covariance: Array, other: Array, other_covariance: Array
-) -> tuple[Array, Array] | None:
-    """The pose (4, 4) that two estimates give together, each weighed by its covariance (6, 6), and its own.
-
-    None where they contradict each other: were both honest, only one pair in twenty would.
-    """
-    difference = pose_difference(one, other)
-    weighed = np.linalg.solve(covariance + other_covariance, difference)
-    if difference @ weighed > WITHIN_95:
-        return None
-    step = covariance @ weighed
-    moved = np.eye(4)
-    moved[:3, :3] = Rotation.from_rotvec(step[3:]).as_matrix() @ one[:3, :3]
-    moved[:3, 3] = one[:3, 3] + step[:3]
-    gain = np.linalg.solve(covariance + other_covariance, covariance)
-    return moved, _symmetric(covariance - covariance @ gain)
-
-
 def pose_difference(estimated: Array, true: Array) -> Array:
     """(dp, dtheta) (6,) that leads from the `estimated` pose to the `true` one, metres and radians."""
     turned = Rotation.from_matrix(true[:3, :3] @ estimated[:3, :3].T).as_rotvec()

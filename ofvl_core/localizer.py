@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ofvl_core.camera import Camera
 from ofvl_core.checkpoint import load_keyframes, load_manifest, load_model
 from ofvl_core.correspondences import Correspondences
-from ofvl_core.covariance import pose_covariance, together
+from ofvl_core.covariance import pose_covariance
 from ofvl_core.device import place
 from ofvl_core.engines import Engine, choose_engine, make_engine
 from ofvl_core.errors import ConfigError
@@ -20,10 +20,6 @@ from ofvl_core.keyframes import refine
 from ofvl_core.looks import InputView, input_view
 from ofvl_core.pose import PoseOptions, estimate_pose
 from ofvl_core.resize import require_size
-
-DOUBT = 4.0
-"""Factor on the covariance of the network's pose beside that of the keyframes' pose. Frames that calibrate it
-lie among those that the network learned, and it is worse elsewhere; keyframes are not."""
 
 
 @dataclass(frozen=True)
@@ -207,40 +203,18 @@ class Localizer:
         camera: Camera,
         depth: NDArray[np.float32] | None = None,
     ) -> Localization:
-        """What `localize_in_each` said of an image, with a better pose where keyframes of its scene give one.
-
-        Where both poses agree within their covariances it lies between them.
-        """
-        better = self.by_keyframes(found, image_rgb, camera, depth)
-        if better is None:
-            return found
-        assert found.world_from_camera is not None and found.covariance is not None
-        assert better.world_from_camera is not None and better.covariance is not None
-        both = together(
-            better.world_from_camera, better.covariance, found.world_from_camera, DOUBT * found.covariance
-        )
-        if both is None:
-            return better
-        return replace(better, world_from_camera=both[0], covariance=both[1])
-
-    def by_keyframes(
-        self,
-        found: Localization,
-        image_rgb: NDArray[np.uint8],
-        camera: Camera,
-        depth: NDArray[np.float32] | None = None,
-    ) -> Localization | None:
         """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
 
-        None where they give none: the scene has no keyframes, there was no pose to begin with, or what they
-        show from there is not what the image shows.
+        It stays as it is where they give none: the scene has no keyframes, there was no pose to begin with,
+        or what they show from there is not what the image shows. The network's pose has no part in theirs:
+        far from where it was trained it is wrong by more than its covariance says.
         """
         album = self._albums.get(found.scene)
         if album is None or found.world_from_camera is None:
-            return None
+            return found
         better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options)
         if better is None:
-            return None
+            return found
         covariance = pose_covariance(better.world_from_camera, better.seen, better.inliers)
         return replace(
             found,

@@ -11,7 +11,6 @@ from ofvl_core.covariance import (
     normalised_error_squared,
     pose_covariance,
     pose_difference,
-    together,
 )
 from ofvl_core.geometry import apply, transform_from_rotation_vector
 from ofvl_core.pose import estimate_pose
@@ -190,26 +189,3 @@ def test_a_turned_camera_keeps_the_worlds_axes():
     before, after = pose_covariance(ahead, cells, inliers), pose_covariance(turned, elsewhere, inliers)
     assert after[0, 0] == pytest.approx(before[2, 2])
     assert after[3, 3] == pytest.approx(before[5, 5])
-
-
-@given(seeds)
-@settings(max_examples=60)
-def test_two_estimates_give_the_pose_between_them(seed):
-    """The mean weighed by what both know, which adds up."""
-    random = np.random.default_rng(seed)
-    one, covariances = some_pose(random), [some_covariance(random) for _ in range(2)]
-    other = displaced(one, 0.3 * np.linalg.cholesky(covariances[1]) @ random.normal(size=6))
-    found = together(one, covariances[0], other, covariances[1])
-    assert found is not None
-    pose, covariance = found
-    information = [np.linalg.inv(each) for each in covariances]
-    expected = np.linalg.inv(sum(information))
-    np.testing.assert_allclose(covariance, expected, atol=1e-6 * np.abs(expected).max())
-    step = expected @ information[1] @ pose_difference(one, other)
-    np.testing.assert_allclose(pose_difference(one, pose), step, atol=1e-6 * np.abs(step).max())
-
-
-def test_estimates_that_contradict_each_other_are_not_mixed():
-    pose, covariance = np.eye(4), 1e-4 * np.eye(6)
-    assert together(pose, covariance, displaced(pose, np.full(6, 0.01)), covariance) is not None
-    assert together(pose, covariance, displaced(pose, np.full(6, 0.03)), covariance) is None

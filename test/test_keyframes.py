@@ -334,7 +334,7 @@ def test_a_localizer_refines(rooms, model, tiny_checkpoint):
             (same,) = model.localize_in_each(image, room.camera, [room.name])
             assert_array_equal(unrefined.world_from_camera, same.world_from_camera)
             assert unrefined.landmarks is None
-            assert alone.by_keyframes(unrefined, image, room.camera) is None
+            assert alone.refined(unrefined, image, room.camera) is unrefined
             if found.landmarks is None:
                 continue
             assert "landmarks agree" in found.agreement
