@@ -24,7 +24,7 @@ OUT = ROOT / "out" / "real"
 MODEL = OUT / "model"
 DATA = Path(os.environ.get("OFVL_DATA", ROOT / "../shared/data")).resolve() / "scenes"
 PLAYED = "redkitchen"
-MINUTES = 170
+MINUTES = 85
 LOOKS = "network.looks=5"
 """What time buys accuracy."""
 

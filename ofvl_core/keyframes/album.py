@@ -16,7 +16,8 @@ from ofvl_core.keyframes.keyframe import Keyframe, Written, keyframe_camera, kno
 from ofvl_core.keyframes.visibility import sampled, visibility
 
 KEPT = 32
-"""Keyframes that are kept as they are used, 0.3 MB each; the others as they are written, a tenth of that."""
+"""Keyframes that are kept as they are used, 0.3 MB each, 0.6 with features; the others as they are written, a
+tenth of that."""
 
 BLIND = 0.05
 """Keyframes that show less than this of what a pose sees are of no use to it."""

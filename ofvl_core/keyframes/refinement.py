@@ -11,7 +11,7 @@ from ofvl_core.correspondences import Correspondences
 from ofvl_core.covariance import pose_covariance
 from ofvl_core.geometry import Array, apply, invert
 from ofvl_core.keyframes.album import Album
-from ofvl_core.keyframes.descriptors import Described, Grey, describe
+from ofvl_core.keyframes.descriptors import Grey, describe
 from ofvl_core.keyframes.flow import find
 from ofvl_core.keyframes.keyframe import grey
 from ofvl_core.keyframes.matching import match
@@ -118,13 +118,12 @@ def _followed(world_from_camera: Array, query: _Query) -> Refinement | None:
 
 def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
     """By features, of which the pose only says which keyframes show them; then by landmarks as well."""
-    described = describe(query.image)
-    found = _match(world_from_camera, query, described)
-    coarse = _solve(found, world_from_camera, query, COARSE)
+    matched = _match(world_from_camera, query)
+    coarse = _solve(matched, world_from_camera, query, COARSE)
     if coarse is None:
         return None
     better = coarse.world_from_camera
-    both = zip(_match(better, query, described), _follow(better, query), strict=True)
+    both = zip(matched, _follow(better, query), strict=True)
     return _agreed(_solve(_Found(*map(np.concatenate, both)), better, query, FINE))
 
 
@@ -136,7 +135,7 @@ def _follow(world_from_camera: Array, query: _Query) -> _Found:
     return _Found(*map(np.concatenate, zip(_NOTHING, *found, strict=True)))
 
 
-def _match(world_from_camera: Array, query: _Query, described: Described) -> _Found:
+def _match(world_from_camera: Array, query: _Query) -> _Found:
     """What the image shows of the keyframes that show best what is seen from there, and beside it."""
     camera = query.camera
     wider = replace(
@@ -146,7 +145,8 @@ def _match(world_from_camera: Array, query: _Query, described: Described) -> _Fo
         cx=camera.cx + (AROUND - 1) / 2 * camera.width,
         cy=camera.cy + (AROUND - 1) / 2 * camera.height,
     )
-    return _Found(*match(query.album.best(world_from_camera, wider, MATCHED), described))
+    keyframes = query.album.best(world_from_camera, wider, MATCHED)
+    return _Found(*match(keyframes, describe(query.image)))
 
 
 def _solve(found: _Found, about: Array, query: _Query, tolerance: float) -> Refinement | None:
