@@ -3,7 +3,7 @@
 A network remembers a scene in a few hundred thousand numbers, and is right to a few centimetres where it
 was trained and to decimetres between. A keyframe is remembered as it is: a small grey image, its depth and
 corners. Warped by a pose that is nearly right, the robot's image shows a keyframe almost as it is kept; where
-its corners have moved to tells how the pose is wrong.
+its corners have moved to tells how the pose is wrong. Where it is not nearly right, features are matched.
 """
 
 from ofvl_core.keyframes.album import Album
