@@ -21,7 +21,7 @@ from ofvl_core.errors import CheckpointError
 from ofvl_core.geometry import apply, invert, pose_error, transform_from_rotation_vector
 from ofvl_core.keyframes import Album, refine, remember
 from ofvl_core.keyframes.descriptors import describe
-from ofvl_core.keyframes.keyframe import find_landmarks, keyframe_camera
+from ofvl_core.keyframes.keyframe import Features, find_landmarks, keyframe_camera
 from ofvl_core.keyframes.matching import match
 from ofvl_core.keyframes.visibility import SAMPLES, sampled, visibility
 from ofvl_core.localizer import Localizer
@@ -103,10 +103,16 @@ def test_another_room_shows_nothing_of_it(rooms, albums):
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_an_image_without_texture_is_not_found(rooms, albums, level):
+@pytest.mark.parametrize("distortion", [(), STRONG])
+def test_an_image_without_texture_is_not_found(rooms, albums, level, distortion):
     frame = rooms[0].frames("train")[0]
+    camera = replace(rooms[0].camera, distortion=distortion)
     blank = np.full_like(rooms[0].read_color(frame), level)
-    assert refine(frame.world_from_camera, blank, rooms[0].camera, albums[0]) is None
+    depth = np.ones((120, 160), np.float32)
+    assert refine(frame.world_from_camera, blank, camera, albums[0]) is None
+    assert refine(frame.world_from_camera, blank, camera, albums[0], depth) is None
+    away = frame.world_from_camera @ transform_from_rotation_vector((0, 0, 0), (0, 0, 1000.0))
+    assert refine(away, blank, camera, albums[0], depth) is None
 
 
 @settings(max_examples=30)
@@ -204,7 +210,16 @@ def test_where_nothing_is_seen_nothing_is_matched(rooms, albums):
     best = album.best(room.frames("train")[1].world_from_camera, room.camera, 3)
     blank = describe(np.full((60, 80), 128, np.uint8))
     assert len(blank.pixels) == 0
-    for keyframes, image in ((best, blank), ([], describe(best[0].image))):
+    smooth = replace(best[0], image=np.full_like(best[0].image, 128))
+    assert len(smooth.features.points) == 0
+    few = replace(best[0])
+    few.__dict__["features"] = Features(*(part[:5] for part in best[0].features))
+    assert len(match([few], describe(best[0].image))[0]) <= 600
+    for keyframes, image in (
+        (best, blank),
+        ([], describe(best[0].image)),
+        ([smooth], describe(best[0].image)),
+    ):
         pixels, points = match(keyframes, image)
         assert pixels.shape == (0, 2)
         assert points.shape == (0, 3)

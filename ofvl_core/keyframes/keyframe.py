@@ -112,6 +112,8 @@ class Keyframe:
         Where the depth is unknown too, and on edges: without these fewer images are found.
         """
         pixels, descriptors = describe(self.image)
+        if not len(pixels):
+            return Features(np.empty((0, 3)), descriptors)
         height, width = (side // GRID for side in self.image.shape)
         u, v = ((pixels + 0.5) / GRID - 0.5).astype(np.float32).T
         surface = self.surface.reshape(height, width, 3)

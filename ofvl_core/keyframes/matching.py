@@ -20,15 +20,13 @@ ELSEWHERE = 0.1
 
 def match(keyframes: Sequence[Keyframe], image: Described) -> tuple[Array, Array]:
     """Pixels (K, 2) of an image and the points (K, 3) of `keyframes` that they seem to show."""
-    if not keyframes:
-        return np.empty((0, 2)), np.empty((0, 3))
     features = [keyframe.features for keyframe in keyframes]
+    if sum(len(one.points) for one in features) < NEIGHBOURS or not len(image.pixels):
+        return np.empty((0, 2)), np.empty((0, 3))
     points = np.concatenate([one.points for one in features])
     descriptors = np.concatenate([one.descriptors for one in features])
-    if len(points) < NEIGHBOURS or not len(image.pixels):
-        return np.empty((0, 2)), np.empty((0, 3))
     unlike = 2 - 2 * (image.descriptors @ descriptors.T)  # squared distances
-    nearest = np.argpartition(unlike, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+    nearest = np.argpartition(unlike, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
     unlike = np.take_along_axis(unlike, nearest, axis=1)
     rows = np.arange(len(nearest))
     best = unlike.argmin(axis=1)
