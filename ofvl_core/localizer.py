@@ -215,11 +215,10 @@ class Localizer:
         better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options)
         if better is None:
             return found
-        covariance = pose_covariance(better.world_from_camera, better.seen, better.inliers)
         return replace(
             found,
             world_from_camera=better.world_from_camera,
-            covariance=self.manifest.calibration(found.scene).of_refined * covariance,
+            covariance=self.manifest.calibration(found.scene).of_refined * better.covariance,
             landmarks=Landmarks(better.pixels, better.seen.points, better.inliers),
         )
 

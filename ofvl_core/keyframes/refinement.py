@@ -47,13 +47,15 @@ recordings none had even a dozen."""
 class Refinement(NamedTuple):
     """`world_from_camera` (4, 4) by landmarks of keyframes, whose `inliers` (N,) agree with it.
 
-    They were found at the image's `pixels` (N, 2); `seen` is what they are.
+    They were found at the image's `pixels` (N, 2); `seen` is what they are. `covariance` (6, 6) is of the
+    pose, not calibrated.
     """
 
     world_from_camera: Array
     inliers: NDArray[np.bool_]
     pixels: Array
     seen: Correspondences
+    covariance: Array
 
 
 def refine(
@@ -161,7 +163,8 @@ def _solve(found: _Found, about: Array, query: _Query, tolerance: float) -> Refi
         return None
     if not estimate.used_depths:
         seen = seen._replace(depths=None)
-    return Refinement(estimate.world_from_camera, estimate.inliers, pixels, seen)
+    covariance = pose_covariance(estimate.world_from_camera, seen, estimate.inliers)
+    return Refinement(estimate.world_from_camera, estimate.inliers, pixels, seen, covariance)
 
 
 def _agreed(refined: Refinement | None) -> Refinement | None:
@@ -173,8 +176,7 @@ def _agreed(refined: Refinement | None) -> Refinement | None:
 
 def _vagueness(refined: Refinement) -> float:
     """Standard deviation of the camera's place in the direction in which it is least known, metres."""
-    covariance = pose_covariance(refined.world_from_camera, refined.seen, refined.inliers)
-    return float(np.sqrt(np.linalg.norm(covariance[:3, :3], ord=2)))
+    return float(np.sqrt(np.linalg.norm(refined.covariance[:3, :3], ord=2)))
 
 
 def _shift(found: _Found, before: Array, after: Refinement, camera: Camera) -> float:
