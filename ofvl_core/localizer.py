@@ -57,7 +57,7 @@ class Localization:
     """`world_from_camera` (4, 4) of the optical frame in `scene`, or None and the `reason`.
 
     `covariance` (6, 6) is the pose's, calibrated, in the convention of `ofvl_core.covariance`; None without
-    a pose. `uncertainty` is the median predicted uncertainty of the inliers, metres; infinite without a pose.
+    a pose. `uncertainty` is the median predicted uncertainty of the inliers, metres; infinite without any.
     `landmarks` are what a pose refined by keyframes is made of, None for the network's own. The `cells` stay
     what the network said, and their inliers agree with its own pose.
     """
@@ -205,12 +205,12 @@ class Localizer:
     ) -> Localization:
         """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
 
-        It stays as it is where they give none: the scene has no keyframes, there was no pose to begin with,
-        or what they show from there is not what the image shows. The network's pose has no part in theirs:
-        far from where it was trained it is wrong by more than its covariance says.
+        It stays as it is where they give none: the scene has no keyframes, or what they show is not what the
+        image shows. The network's pose, if it has one, only says where to begin: far from where it was
+        trained it is wrong by more than its covariance says.
         """
         album = self._albums.get(found.scene)
-        if album is None or found.world_from_camera is None:
+        if album is None:
             return found
         better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options)
         if better is None:
@@ -219,6 +219,7 @@ class Localizer:
             found,
             world_from_camera=better.world_from_camera,
             covariance=self.manifest.calibration(found.scene).of_refined * better.covariance,
+            reason=None,
             landmarks=Landmarks(better.pixels, better.seen.points, better.inliers),
         )
 

@@ -20,7 +20,7 @@ from ofvl_core.deployment import measure_deployment
 from ofvl_core.errors import CheckpointError
 from ofvl_core.geometry import apply, invert, pose_error, transform_from_rotation_vector
 from ofvl_core.keyframes import Album, refine, remember
-from ofvl_core.keyframes.descriptors import describe
+from ofvl_core.keyframes.descriptors import describe, roots
 from ofvl_core.keyframes.keyframe import Features, find_landmarks, keyframe_camera
 from ofvl_core.keyframes.matching import match
 from ofvl_core.keyframes.visibility import SAMPLES, sampled, visibility
@@ -61,6 +61,7 @@ def near(world_from_camera, random, metres=0.05, degrees=2.0):
     [
         pytest.param((0.05, 2.0), 0.03, 0.7, id="a decimetre: landmarks are followed"),
         pytest.param((0.3, 6.0), 0.05, 1, id="half a metre and ten degrees: features are matched"),
+        pytest.param((5.0, 90.0), 0.05, 1, id="metres: all keyframes are looked through"),
     ],
 )
 def test_a_pose_becomes_right(rooms, albums, wrong_by, metres, degrees):
@@ -78,6 +79,14 @@ def test_a_pose_becomes_right(rooms, albums, wrong_by, metres, degrees):
             assert left[1] < degrees
 
 
+def test_an_image_is_found_without_any_pose(rooms, albums):
+    for room, album in zip(rooms, albums, strict=True):
+        frame = room.frames("train")[0]
+        found = refine(None, room.read_color(frame), room.camera, album)
+        assert found is not None
+        assert pose_error(found.world_from_camera, frame.world_from_camera)[0] < 0.05
+
+
 def test_landmarks_lie_where_the_image_shows_them(rooms, albums):
     room, frame = rooms[0], rooms[0].frames("train")[0]
     better = refine(frame.world_from_camera, room.read_color(frame), room.camera, albums[0])
@@ -90,7 +99,7 @@ def test_landmarks_lie_where_the_image_shows_them(rooms, albums):
 def test_another_room_shows_nothing_of_it(rooms, albums):
     for frame in rooms[1].frames("train"):
         image = rooms[1].read_color(frame)
-        for pose in [frame.world_from_camera, *(one.world_from_camera for one in rooms[0].frames("train"))]:
+        for pose in [None, frame.world_from_camera, rooms[0].frames("train")[0].world_from_camera]:
             assert refine(pose, image, rooms[1].camera, albums[0]) is None
 
 
@@ -105,6 +114,7 @@ def test_an_image_without_texture_is_not_found(rooms, albums, level, distortion)
     assert refine(frame.world_from_camera, blank, camera, albums[0], depth) is None
     away = frame.world_from_camera @ transform_from_rotation_vector((0, 0, 0), (0, 0, 1000.0))
     assert refine(away, blank, camera, albums[0], depth) is None
+    assert refine(None, blank, camera, albums[0], depth) is None
 
 
 @settings(max_examples=30)
@@ -177,7 +187,7 @@ def test_features_are_what_the_keyframe_shows_there(rooms, albums):
     points, descriptors = keyframe.features
     assert len(points) == len(described.pixels) > 50
     assert_array_equal(descriptors, described.descriptors)
-    assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-5)
+    assert_allclose(np.linalg.norm(roots(descriptors), axis=1), 1, atol=1e-5)
     errors = np.linalg.norm(album.camera.project(apply(invert(pose), points)) - described.pixels, axis=1)
     assert np.median(errors) < 0.1
 
@@ -310,6 +320,8 @@ def test_an_album_that_makes_no_sense_is_refused(rooms, albums):
     garbage = Album.from_tensors(tensors | {"contents": torch.zeros_like(tensors["contents"])}, camera)
     with pytest.raises(CheckpointError, match="damaged; train again"):
         garbage.best(rooms[0].frames("train")[1].world_from_camera, camera, 1)
+    with pytest.raises(CheckpointError, match="damaged; train again"):
+        garbage.all()
 
 
 # ------------------------------------------------------------------------------------ with a network
@@ -353,6 +365,18 @@ def test_a_localizer_refines(rooms, model, tiny_checkpoint):
     assert len(own) > 8
     assert np.median(refined) < 0.5 * np.median(own)
     assert np.median(refined) < 0.02
+
+
+def test_keyframes_find_what_the_network_does_not(rooms, model):
+    room, frame = rooms[0], rooms[0].frames("train")[0]
+    image = room.read_color(frame)
+    (found,) = model.localize_in_each(image, room.camera, [room.name])
+    lost = replace(found, world_from_camera=None, covariance=None, reason="RANSAC found no pose")
+    refined = model.refined(lost, image, room.camera)
+    assert refined.reason is None
+    assert distrust(refined) is None
+    assert pose_error(refined.world_from_camera, frame.world_from_camera)[0] < 0.05
+    assert model.refined(lost, np.zeros_like(image), room.camera) is lost
 
 
 def test_landmarks_bear_a_pose_out_where_few_cells_do(rooms, model):

@@ -15,9 +15,9 @@ from ofvl_core.geometry import Array
 from ofvl_core.keyframes.keyframe import Keyframe, Written, keyframe_camera, known_points, read
 from ofvl_core.keyframes.visibility import sampled, visibility
 
-KEPT = 32
-"""Keyframes that are kept as they are used, 0.3 MB each, 0.6 with features; the others as they are written, a
-tenth of that."""
+KEPT = 512
+"""Keyframes of all scenes together that are kept as they are used, 0.3 MB each; the others as they are
+written, a tenth of that."""
 
 BLIND = 0.05
 """Keyframes that show less than this of what a pose sees are of no use to it."""
@@ -52,7 +52,6 @@ class Album:
                 for one, pose in zip(landmarks, world_from_camera, strict=True)
             ]
         )
-        self._decoded = lru_cache(maxsize=KEPT)(self._decode)
 
     def __len__(self) -> int:
         return len(self._written)
@@ -71,7 +70,12 @@ class Album:
         order = np.argsort(-scores, kind="stable")[:count]
         return [self._decoded(int(number)) for number in order if scores[number] > BLIND]
 
-    def _decode(self, number: int) -> Keyframe:
+    def all(self) -> list[Keyframe]:
+        """Every keyframe. Raises CheckpointError when one is damaged."""
+        return [self._decoded(number) for number in range(len(self))]
+
+    @lru_cache(maxsize=KEPT)  # noqa: B019 - kept of all albums together is what is meant
+    def _decoded(self, number: int) -> Keyframe:
         try:
             return read(self._written[number], self._landmarks[number], self._poses[number], self.camera)
         except ValueError as error:

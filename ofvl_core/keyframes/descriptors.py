@@ -18,21 +18,32 @@ Grey = NDArray[np.uint8]
 """An image (h, w)."""
 
 
+Descriptors = NDArray[np.uint8]
+"""SIFT's (N, 128), which OpenCV gives as whole numbers of at most 255."""
+
+
 class Described(NamedTuple):
-    """`pixels` (N, 2) of an image and what it looks like around them: `descriptors` (N, 128) of length 1."""
+    """`pixels` (N, 2) of an image and what it looks like around them: `descriptors` (N, 128)."""
 
     pixels: Array
-    descriptors: NDArray[np.float32]
+    descriptors: Descriptors
 
 
 def describe(image: Grey) -> Described:
-    """The points of an image (h, w) that are best found again, by RootSIFT.
+    """The points of an image (h, w) that are best found again.
 
-    D. Lowe: Distinctive image features from scale-invariant keypoints, IJCV 2004. R. Arandjelovic,
-    A. Zisserman: Three things everyone should know to improve object retrieval, CVPR 2012.
+    D. Lowe: Distinctive image features from scale-invariant keypoints, IJCV 2004.
     """
-    found, sift = cv2.SIFT.create(POINTS, contrastThreshold=CONTRAST).detectAndCompute(image, None)
+    found, descriptors = cv2.SIFT.create(POINTS, contrastThreshold=CONTRAST).detectAndCompute(image, None)
     if not found:
-        return Described(np.empty((0, 2)), np.empty((0, 128), np.float32))
-    roots = np.sqrt(sift / np.maximum(sift.sum(axis=1, keepdims=True), 1e-9))
-    return Described(np.asarray(cv2.KeyPoint.convert(found), float), np.asarray(roots, np.float32))
+        return Described(np.empty((0, 2)), np.empty((0, 128), np.uint8))
+    return Described(np.asarray(cv2.KeyPoint.convert(found), float), descriptors.astype(np.uint8))
+
+
+def roots(descriptors: Descriptors) -> NDArray[np.float32]:
+    """RootSIFT (N, 128), of length 1: the more alike two are, the nearer their scalar product is to 1.
+
+    R. Arandjelovic, A. Zisserman: Three things everyone should know to improve object retrieval, CVPR 2012.
+    """
+    sift = descriptors.astype(np.float32)
+    return np.sqrt(sift / np.maximum(sift.sum(axis=1, keepdims=True), 1))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ofvl_core.camera import Camera
 from ofvl_core.depth_holes import nearest_known
 from ofvl_core.geometry import Array, apply
-from ofvl_core.keyframes.descriptors import Grey, describe
+from ofvl_core.keyframes.descriptors import Descriptors, Grey, describe
 from ofvl_core.resize import input_camera
 
 ROWS = 240
@@ -88,7 +88,7 @@ class Features(NamedTuple):
     """`points` (N, 3), metres, in the scene's frame, and `descriptors` (N, 128) of how they look."""
 
     points: Array
-    descriptors: NDArray[np.float32]
+    descriptors: Descriptors
 
 
 @dataclass(frozen=True, eq=False)

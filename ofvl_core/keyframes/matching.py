@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ofvl_core.geometry import Array
-from ofvl_core.keyframes.descriptors import Described
+from ofvl_core.keyframes.descriptors import Described, roots
 from ofvl_core.keyframes.keyframe import Keyframe
 
-NEIGHBOURS = 5
-"""Points of keyframes that look most like one of the image. A rival beyond these is none."""
+ALIKE = 2
+"""Points of each keyframe that look most like one of the image: one of them may be it, the others are rivals.
+With one fewer images are found; looking for the five nearest of all together takes six times as long."""
 
 RATIO = 0.85
 """Largest ratio of how unlike the best is to how unlike the best elsewhere is (D. Lowe 2004)."""
@@ -20,18 +21,26 @@ ELSEWHERE = 0.1
 
 def match(keyframes: Sequence[Keyframe], image: Described) -> tuple[Array, Array]:
     """Pixels (K, 2) of an image and the points (K, 3) of `keyframes` that they seem to show."""
-    features = [keyframe.features for keyframe in keyframes]
-    if sum(len(one.points) for one in features) < NEIGHBOURS or not len(image.pixels):
+    rows = np.arange(len(image.pixels))
+    looks, places = [], []
+    sought = roots(image.descriptors)
+    for keyframe in keyframes:
+        points, descriptors = keyframe.features
+        if len(points) < ALIKE:
+            continue
+        alike = sought @ roots(descriptors).T
+        for _ in range(ALIKE):
+            nearest = alike.argmax(axis=1)
+            looks.append(alike[rows, nearest])
+            places.append(points[nearest])
+            alike[rows, nearest] = -1.0
+    if not looks:
         return np.empty((0, 2)), np.empty((0, 3))
-    points = np.concatenate([one.points for one in features])
-    descriptors = np.concatenate([one.descriptors for one in features])
-    unlike = 2 - 2 * (image.descriptors @ descriptors.T)  # squared distances
-    nearest = np.argpartition(unlike, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS]
-    unlike = np.take_along_axis(unlike, nearest, axis=1)
-    rows = np.arange(len(nearest))
+    unlike = 2 - 2 * np.stack(looks, axis=1)  # squared distances
+    shown = np.stack(places, axis=1)
     best = unlike.argmin(axis=1)
-    places = points[nearest]
-    elsewhere = np.linalg.norm(places - places[rows, best][:, None], axis=2) > ELSEWHERE
-    rival = np.where(elsewhere, unlike, np.inf).min(axis=1)
+    points = shown[rows, best]
+    elsewhere = np.linalg.norm(shown - points[:, None], axis=2) > ELSEWHERE
+    rival = np.where(elsewhere, unlike, np.inf).min(axis=1, initial=np.inf)
     distinct = unlike[rows, best] <= RATIO**2 * rival
-    return image.pixels[distinct], places[rows, best][distinct]
+    return image.pixels[distinct], points[distinct]

@@ -1,6 +1,7 @@
 """A pose made better by the keyframes that show what it sees."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ofvl_core.correspondences import Correspondences
 from ofvl_core.covariance import pose_covariance
 from ofvl_core.geometry import Array, apply, invert
 from ofvl_core.keyframes.album import Album
-from ofvl_core.keyframes.descriptors import Grey, describe
+from ofvl_core.keyframes.descriptors import Described, Grey, describe
 from ofvl_core.keyframes.flow import find
 from ofvl_core.keyframes.keyframe import grey
 from ofvl_core.keyframes.matching import match
@@ -59,7 +60,7 @@ class Refinement(NamedTuple):
 
 
 def refine(
-    world_from_camera: Array,
+    world_from_camera: Array | None,
     image_rgb: NDArray[np.uint8],
     camera: Camera,
     album: Album,
@@ -68,24 +69,24 @@ def refine(
 ) -> Refinement | None:
     """The pose by keyframes of an image (H, W, 3), from one that is about right.
 
-    None where no keyframe shows what is seen from there, or the image does not show what they do. `depth`,
-    metres, is the image's, of any resolution, where it is known. Raises CheckpointError for a damaged
-    keyframe.
+    Where it is not, or there is none, all keyframes are looked through. None where the image does not show
+    what they do. `depth`, metres, is the image's, of any resolution, where it is known. Raises
+    CheckpointError for a damaged keyframe.
     """
     small = input_camera(camera, album.camera.fy, 1)
     query = _Query(grey(image_rgb, small), small, album, depth, options)
-    refined = _followed(world_from_camera, query)
-    if refined is None or _vagueness(refined) > SURE:
-        other = _matched(world_from_camera if refined is None else refined.world_from_camera, query)
-        poses = [pose for pose in (refined, other) if pose is not None]
-        if not poses:
-            return None
-        refined = min(poses, key=_vagueness)
+    refined = None if world_from_camera is None else _nearby(world_from_camera, query)
+    if refined is None:
+        anywhere = _anywhere(query)
+        refined = None if anywhere is None else _matched(anywhere, query)
+    if refined is None:
+        return None
     scale = np.array([camera.width / small.width, camera.height / small.height])
     return refined._replace(pixels=(refined.pixels + 0.5) * scale - 0.5)
 
 
-class _Query(NamedTuple):
+@dataclass(frozen=True)
+class _Query:
     """An image of `camera`, as large as keyframes are, which are in the `album`; how poses are solved."""
 
     image: Grey
@@ -93,6 +94,10 @@ class _Query(NamedTuple):
     album: Album
     depth: NDArray[np.floating] | None
     options: PoseOptions
+
+    @cached_property
+    def features(self) -> Described:
+        return describe(self.image)
 
 
 _NOTHING = np.empty((0, 2)), np.empty((0, 3))
@@ -103,6 +108,15 @@ class _Found(NamedTuple):
 
     pixels: Array
     points: Array
+
+
+def _nearby(world_from_camera: Array, query: _Query) -> Refinement | None:
+    """By the keyframes that show what is seen from there."""
+    refined = _followed(world_from_camera, query)
+    if refined is not None and _vagueness(refined) <= SURE:
+        return refined
+    other = _matched(world_from_camera if refined is None else refined.world_from_camera, query)
+    return min((pose for pose in (refined, other) if pose is not None), key=_vagueness, default=None)
 
 
 def _followed(world_from_camera: Array, query: _Query) -> Refinement | None:
@@ -129,11 +143,18 @@ def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
     return _agreed(_solve(_Found(*map(np.concatenate, both)), better, query, FINE))
 
 
+def _anywhere(query: _Query) -> Array | None:
+    """Where the camera is about, by features of all keyframes."""
+    found = _Found(*match(query.album.all(), query.features))
+    coarse = _solve(found, None, query, COARSE)
+    return None if coarse is None else coarse.world_from_camera
+
+
 def _follow(world_from_camera: Array, query: _Query) -> _Found:
     """Where landmarks are of the keyframes that show best what is seen from there."""
-    image, camera, album, *_ = query
-    keyframes = album.best(world_from_camera, camera, FOLLOWED)
-    found = [find(keyframe, image, camera, world_from_camera) for keyframe in keyframes]
+    camera = query.camera
+    keyframes = query.album.best(world_from_camera, camera, FOLLOWED)
+    found = [find(keyframe, query.image, camera, world_from_camera) for keyframe in keyframes]
     return _Found(*map(np.concatenate, zip(_NOTHING, *found, strict=True)))
 
 
@@ -148,14 +169,16 @@ def _match(world_from_camera: Array, query: _Query) -> _Found:
         cy=camera.cy + (AROUND - 1) / 2 * camera.height,
     )
     keyframes = query.album.best(world_from_camera, wider, MATCHED)
-    return _Found(*match(keyframes, describe(query.image)))
+    return _Found(*match(keyframes, query.features))
 
 
-def _solve(found: _Found, about: Array, query: _Query, tolerance: float) -> Refinement | None:
-    """The pose, `about` known, that what was found agrees with to so many pixels."""
+def _solve(found: _Found, about: Array | None, query: _Query, tolerance: float) -> Refinement | None:
+    """The pose that what was found agrees with to so many pixels. How far it is says the pose `about` there,
+    and otherwise it counts as a metre."""
     pixels, points = found
     camera, depth = query.camera, query.depth
-    one_pixel = np.abs(apply(invert(about), points)[:, 2]) / camera.focal
+    far = np.ones(len(points)) if about is None else np.abs(apply(invert(about), points)[:, 2])
+    one_pixel = far / camera.focal
     depths = None if depth is None else depths_at(depth, pixels, camera)
     seen = Correspondences(camera.rays(pixels)[:, :2], points, one_pixel, depths)
     estimate = estimate_pose(seen, camera.focal, replace(query.options, inlier_pixels=tolerance))
