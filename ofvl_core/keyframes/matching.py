@@ -24,7 +24,7 @@ def match(keyframes: Sequence[Keyframe], image: Described) -> tuple[Array, Array
     rows = np.arange(len(image.pixels))
     looks, places = [], []
     sought = roots(image.descriptors)
-    for keyframe in keyframes:
+    for keyframe in keyframes if len(rows) else ():
         points, descriptors = keyframe.features
         if len(points) < ALIKE:
             continue
@@ -41,6 +41,6 @@ def match(keyframes: Sequence[Keyframe], image: Described) -> tuple[Array, Array
     best = unlike.argmin(axis=1)
     points = shown[rows, best]
     elsewhere = np.linalg.norm(shown - points[:, None], axis=2) > ELSEWHERE
-    rival = np.where(elsewhere, unlike, np.inf).min(axis=1, initial=np.inf)
+    rival = np.where(elsewhere, unlike, np.inf).min(axis=1)
     distinct = unlike[rows, best] <= RATIO**2 * rival
     return image.pixels[distinct], points[distinct]
