@@ -229,7 +229,7 @@ def test_odometry_carries_poses_between_fixes(tiny_scenes):
 
 
 def test_a_model_is_compared_in_its_scenes(tiny_scenes, tmp_path, monkeypatch):
-    """One that has learnt nothing: its poses are missing or wrong, and count."""
+    """One that has learnt nothing: its poses are missing or wrong, and count. Keyframes do without."""
     config = TrainConfig(iterations=2, batch_size=2)
     assert train([load_scene(tiny_scenes[0])], config, tmp_path / "model", Surroundings(torch.device("cpu")))
     monkeypatch.setattr(harness, "RESULTS", tmp_path)
@@ -240,7 +240,9 @@ def test_a_model_is_compared_in_its_scenes(tiny_scenes, tmp_path, monkeypatch):
     assert set(said["milliseconds"]) == set(methods)
     alone = OURS + accuracy.ALONE
     assert set(said["methods"]) == {*methods, OURS + accuracy.FILTERED, alone, alone + accuracy.WITH_DEPTH}
-    assert said["methods"][THEIRS]["within_10cm_5deg"][0] > 0.5
+    shares = {name: method["within_10cm_5deg"][0] for name, method in said["methods"].items()}
+    assert shares[alone] == shares[alone + accuracy.WITH_DEPTH] == 0
+    assert min(shares[OURS], shares[THEIRS]) > 0.5
     assert said["megabytes"][OURS] < 10
-    assert said["believed"] == 0
+    assert said["believed"] > 4
     assert [len(table["rows"]) for table in content["tables"]] == [7, 1, 2]
