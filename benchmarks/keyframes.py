@@ -133,7 +133,7 @@ def opponents(scene: SceneData) -> Refined:
         opponent = StructureMap(scene.camera, Observations(*map(np.concatenate, zip(*observed, strict=True))))
         truths += left_out
         poses += [opponent.localize(scene.read_color(frame)) for frame in left_out]
-    return Refined(pose_errors(truths, poses), len(poses) - poses.count(None))
+    return Refined(pose_errors(truths, poses), sum(pose is not None for pose in poses))
 
 
 def ahead(ours: Array, theirs: Array) -> str:
