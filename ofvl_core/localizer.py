@@ -202,17 +202,19 @@ class Localizer:
         image_rgb: NDArray[np.uint8],
         camera: Camera,
         depth: NDArray[np.float32] | None = None,
+        everywhere: bool = True,
     ) -> Localization:
         """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
 
         It stays as it is where they give none: the scene has no keyframes, or what they show is not what the
         image shows. The network's pose, if it has one, only says where to begin: far from where it was
-        trained it is wrong by more than its covariance says.
+        trained it is wrong by more than its covariance says. Where it is of no use all keyframes are looked
+        through, if `everywhere`: that takes several times as long, and seconds the first time in a scene.
         """
         album = self._albums.get(found.scene)
         if album is None:
             return found
-        better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options)
+        better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options, everywhere)
         if better is None:
             return found
         return replace(

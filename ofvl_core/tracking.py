@@ -140,6 +140,11 @@ class Tracker:
         self._stamp: float | None = None
         self._rejections = 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Nothing is known of where the robot is: as at the start, before an image or a prior says it."""
+        return self._track is None
+
     def prior(self, stamp: float, odom_from_base: Array | None, prior: Fix) -> None:
         """Believe that the base was there at a stamp; any track ends.
 

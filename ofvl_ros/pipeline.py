@@ -184,7 +184,9 @@ class Pipeline:
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
-            localization = self.localizer.refined(localization, image, camera, depth)
+            # A robot that knows where it is can wait for an image that the network is right about.
+            lost = self._tracker.is_lost
+            localization = self.localizer.refined(localization, image, camera, depth, everywhere=lost)
         except OfvlError as error:
             raise Stop("bad image", str(error)) from None
         found["localization"] = localization

@@ -85,6 +85,7 @@ def test_an_image_is_found_without_any_pose(rooms, albums):
         found = refine(None, room.read_color(frame), room.camera, album)
         assert found is not None
         assert pose_error(found.world_from_camera, frame.world_from_camera)[0] < 0.05
+        assert refine(None, room.read_color(frame), room.camera, album, everywhere=False) is None
 
 
 def test_landmarks_lie_where_the_image_shows_them(rooms, albums):

@@ -74,17 +74,18 @@ def refine(
     album: Album,
     depth: NDArray[np.floating] | None = None,
     options: PoseOptions = PoseOptions(),
+    everywhere: bool = True,
 ) -> Refinement | None:
     """The pose by keyframes of an image (H, W, 3), from one that is about right.
 
-    Where it is not, or there is none, all keyframes are looked through. None where the image does not show
-    what they do. `depth`, metres, is the image's, of any resolution, where it is known. Raises
+    Where it is not, or there is none, all keyframes are looked through, if `everywhere`. None where the image
+    does not show what they do. `depth`, metres, is the image's, of any resolution, where it is known. Raises
     CheckpointError for a damaged keyframe.
     """
     small = input_camera(camera, album.camera.fy, 1)
     query = _Query(grey(image_rgb, small), small, album, depth, options)
     refined = None if world_from_camera is None else _nearby(world_from_camera, query)
-    if refined is None:
+    if refined is None and everywhere:
         anywhere = _anywhere(query)
         refined = None if anywhere is None else _matched(anywhere, query)
     if refined is None:
