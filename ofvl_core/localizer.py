@@ -1,5 +1,6 @@
 """From one image to a pose, in the scene asked for: what the node and the command line both call."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -202,19 +203,20 @@ class Localizer:
         image_rgb: NDArray[np.uint8],
         camera: Camera,
         depth: NDArray[np.float32] | None = None,
-        everywhere: bool = True,
+        search: int = sys.maxsize,
     ) -> Localization:
         """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
 
         It stays as it is where they give none: the scene has no keyframes, or what they show is not what the
         image shows. The network's pose, if it has one, only says where to begin: far from where it was
-        trained it is wrong by more than its covariance says. Where it is of no use all keyframes are looked
-        through, if `everywhere`: that takes several times as long, and seconds the first time in a scene.
+        trained it is wrong by more than its covariance says. Where it is of no use keyframes are looked
+        through wherever they are: those that were before, and `search` more, which take longer the first
+        time; with 0 none.
         """
         album = self._albums.get(found.scene)
         if album is None:
             return found
-        better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options, everywhere)
+        better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options, search)
         if better is None:
             return found
         return replace(

@@ -27,6 +27,10 @@ from ofvl_ros.inputs import Shot
 from ofvl_ros.localizer_parameters import AUTO, options
 from ofvl_ros.shots import Stop, decode, require_frame, transform_at
 
+SEARCHED = 8
+"""Keyframes more that are looked through for each image while the robot is lost. New ones take a fifth of a
+second, and the network may be right about the next image."""
+
 LOOK_AROUND_PERIOD = 1.0
 """Seconds between two tests of all scenes while the one that was set does not fit."""
 
@@ -184,9 +188,8 @@ class Pipeline:
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
-            # A robot that knows where it is can wait for an image that the network is right about.
-            lost = self._tracker.is_lost
-            localization = self.localizer.refined(localization, image, camera, depth, everywhere=lost)
+            search = SEARCHED if self._tracker.is_lost else 0
+            localization = self.localizer.refined(localization, image, camera, depth, search)
         except OfvlError as error:
             raise Stop("bad image", str(error)) from None
         found["localization"] = localization

@@ -85,7 +85,7 @@ def test_an_image_is_found_without_any_pose(rooms, albums):
         found = refine(None, room.read_color(frame), room.camera, album)
         assert found is not None
         assert pose_error(found.world_from_camera, frame.world_from_camera)[0] < 0.05
-        assert refine(None, room.read_color(frame), room.camera, album, everywhere=False) is None
+        assert refine(None, room.read_color(frame), room.camera, album, search=0) is None
 
 
 def test_landmarks_lie_where_the_image_shows_them(rooms, albums):
@@ -322,7 +322,17 @@ def test_an_album_that_makes_no_sense_is_refused(rooms, albums):
     with pytest.raises(CheckpointError, match="damaged; train again"):
         garbage.best(rooms[0].frames("train")[1].world_from_camera, camera, 1)
     with pytest.raises(CheckpointError, match="damaged; train again"):
-        garbage.all()
+        garbage.looked_through(1)
+
+
+def test_a_scene_is_looked_through_little_by_little(rooms, albums):
+    album = Album.from_tensors(albums[0].tensors(), rooms[0].camera)
+    assert album.looked_through(0) == []
+    assert len(album.looked_through(2)) == 2
+    some = album.looked_through(2)
+    assert len(some) == 4
+    assert album.looked_through(0) == some
+    assert len(set(album.looked_through(1000))) == len(album.looked_through(1)) == len(album)
 
 
 # ------------------------------------------------------------------------------------ with a network

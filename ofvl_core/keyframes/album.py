@@ -19,6 +19,9 @@ KEPT = 512
 """Keyframes of all scenes together that are kept as they are used, 0.3 MB each; the others as they are
 written, a tenth of that."""
 
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, less their whole part, are spread evenly, however many."""
+
 BLIND = 0.05
 """Keyframes that show less than this of what a pose sees are of no use to it."""
 
@@ -46,6 +49,8 @@ class Album:
             raise ValueError("a keyframe has no landmarks")
         self.camera = keyframe_camera(camera)
         self._written, self._landmarks, self._poses = written, landmarks, world_from_camera
+        self._spread = sorted(range(count), key=lambda number: number * GOLDEN % 1)
+        self._looked_through = 0
         self._samples = np.stack(
             [
                 sampled(known_points(one, pose, self.camera))
@@ -70,9 +75,13 @@ class Album:
         order = np.argsort(-scores, kind="stable")[:count]
         return [self._decoded(int(number)) for number in order if scores[number] > BLIND]
 
-    def all(self) -> list[Keyframe]:
-        """Every keyframe. Raises CheckpointError when one is damaged."""
-        return [self._decoded(number) for number in range(len(self))]
+    def looked_through(self, more: int) -> list[Keyframe]:
+        """Those that were looked through before, and some `more`, from all over the scene.
+
+        Raises CheckpointError when one is damaged.
+        """
+        self._looked_through = min(len(self), self._looked_through + more)
+        return [self._decoded(number) for number in self._spread[: self._looked_through]]
 
     @lru_cache(maxsize=KEPT)  # noqa: B019 - kept of all albums together is what is meant
     def _decoded(self, number: int) -> Keyframe:

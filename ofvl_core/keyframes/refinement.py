@@ -1,5 +1,6 @@
 """A pose made better by the keyframes that show what it sees."""
 
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -74,19 +75,20 @@ def refine(
     album: Album,
     depth: NDArray[np.floating] | None = None,
     options: PoseOptions = PoseOptions(),
-    everywhere: bool = True,
+    search: int = sys.maxsize,
 ) -> Refinement | None:
     """The pose by keyframes of an image (H, W, 3), from one that is about right.
 
-    Where it is not, or there is none, all keyframes are looked through, if `everywhere`. None where the image
-    does not show what they do. `depth`, metres, is the image's, of any resolution, where it is known. Raises
-    CheckpointError for a damaged keyframe.
+    Where it is not, or there is none, keyframes are looked through wherever they are: those that were before,
+    and `search` more, 25 ms each; with 0 none. None where the image does not show what they do. `depth`,
+    metres, is the image's, of any resolution, where it is known. Raises CheckpointError for a damaged
+    keyframe.
     """
     small = input_camera(camera, album.camera.fy, 1)
     query = _Query(grey(image_rgb, small), small, album, depth, options)
     refined = None if world_from_camera is None else _nearby(world_from_camera, query)
-    if refined is None and everywhere:
-        anywhere = _anywhere(query)
+    if refined is None and search:
+        anywhere = _anywhere(query, search)
         refined = None if anywhere is None else _matched(anywhere, query)
     if refined is None:
         return None
@@ -152,9 +154,9 @@ def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
     return _agreed(_solve(_Found(*map(np.concatenate, both)), better, query, FINE))
 
 
-def _anywhere(query: _Query) -> Array | None:
-    """Where the camera is about, by features of all keyframes."""
-    found = _Found(*match(query.album.all(), query.features))
+def _anywhere(query: _Query, search: int) -> Array | None:
+    """Where the camera is about, by features of keyframes that are anywhere."""
+    found = _Found(*match(query.album.looked_through(search), query.features))
     coarse = _solve(found, None, query, COARSE)
     return None if coarse is None else coarse.world_from_camera
 
