@@ -24,7 +24,7 @@ def match(keyframes: Sequence[Keyframe], image: Described) -> tuple[Array, Array
     rows = np.arange(len(image.pixels))
     looks, places = [], []
     sought = roots(image.descriptors)
-    for keyframe in keyframes if len(rows) else ():
+    for keyframe in keyframes:
         points, descriptors = keyframe.features
         if len(points) < ALIKE:
             continue

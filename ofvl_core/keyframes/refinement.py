@@ -40,8 +40,8 @@ class _Agreement(NamedTuple):
 
 COARSE, FINE = _Agreement(8.0, 8), _Agreement(3.0, 20)
 """To begin with, and at the end. Seen from a pose that is decimetres wrong a keyframe is bent by what is near
-and far; seen from the pose that this gives it is as it was. Eight are found in one foreign image of seventy,
-and never were twenty: of 73 images none had even twelve."""
+and far; seen from the pose that this gives it is as it was. Of 73 images of other recordings one had eight
+landmarks that agreed, and none had twelve."""
 
 SETTLED = 8.0
 """Pixels by which landmarks may move for a pose to be right at once. From farther away it is looked twice."""
@@ -110,6 +110,11 @@ class _Query:
     def features(self) -> Described:
         return describe(self.image)
 
+    @property
+    def is_blank(self) -> bool:
+        """No keyframe need be described for it."""
+        return not len(self.features.pixels)
+
 
 _NOTHING = np.empty((0, 2)), np.empty((0, 3))
 
@@ -145,6 +150,8 @@ def _followed(world_from_camera: Array, query: _Query) -> Refinement | None:
 
 def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
     """By features, of which the pose only says which keyframes show them; then by landmarks as well."""
+    if query.is_blank:
+        return None
     matched = _match(world_from_camera, query)
     coarse = _solve(matched, world_from_camera, query, COARSE)
     if coarse is None:
@@ -156,6 +163,8 @@ def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
 
 def _anywhere(query: _Query, search: int) -> Array | None:
     """Where the camera is about, by features of keyframes that are anywhere."""
+    if query.is_blank:
+        return None
     found = _Found(*match(query.album.looked_through(search), query.features))
     coarse = _solve(found, None, query, COARSE)
     return None if coarse is None else coarse.world_from_camera
