@@ -26,7 +26,7 @@ from structure_based import Observations, StructureMap, StructureOptions, observ
 from ofvl_core.datasets import Frame, SceneData, find_scenes, load_scene
 from ofvl_core.evaluation import share_within
 from ofvl_core.geometry import pose_error, transform_from_rotation_vector
-from ofvl_core.keyframes import flow, keyframe, matching, refine, refinement, remember, selection
+from ofvl_core.keyframes import flow, matching, refine, refinement, remember, selection
 from ofvl_core.training.config import TrainConfig
 
 BLOCKS = 15
@@ -97,10 +97,9 @@ def once(make: Callable[[SceneData, Frame], Any]) -> Callable[[SceneData, Frame]
     made: dict[Any, Any] = {}
 
     def remembered(scene: SceneData, frame: Frame) -> Any:
-        key = frame.color, keyframe.ROWS
-        if key not in made:
-            made[key] = make(scene, frame)
-        return made[key]
+        if frame.color not in made:
+            made[frame.color] = make(scene, frame)
+        return made[frame.color]
 
     return remembered
 
@@ -192,9 +191,9 @@ def main(
             add(name, f"{100 * wrong[0]:g} cm, {wrong[1]:g} deg", ours)
             if (name, wrong) == ("as it is", ERRORS[-1]):
                 add("structure-based", "any", theirs)
-                both = zip(scenes, ours, theirs, strict=True)
-                leads = {scene.name: ahead(one.errors, other.errors) for scene, one, other in both}
-                table.append(["as it is, less structure-based", "any", *leads.values()])
+                both = zip(ours, theirs, strict=True)
+                leads = [ahead(one.errors, other.errors) for one, other in both]
+                table.append(["as it is, less structure-based", "any", *leads])
     columns = ["keyframes", "poses wrong by", *(scene.name for scene in scenes)]
     note = (
         "Median error, share within 5 cm and 5 degrees, poses refined; differences are of the same images. "
