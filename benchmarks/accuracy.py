@@ -16,7 +16,8 @@ alone" are the same without keyframes, as in the paper.
 
 Poses filtered with wheel odometry stand apart, for simulated scenes, which have it. The recordings have none,
 and without odometry the tracker replaces each pose by the next fix: it rejects poses and makes none better.
-Which poses of single images the node would believe (`ofvl_core/trust.py`) has a table of its own.
+Which poses of single images the node would believe (`ofvl_core/trust.py`) has a table of its own. The node
+waits for two that agree, and looks through all keyframes only while it does not know where the robot is.
 
 The rooms and their model are those of `make demo`, the LIVL-like scenes those of `scripts/livl.py`. Their
 model is of 33 minutes on one core (`ofvl train out/livl/data/refined --out out/livl_model --iterations
@@ -28,8 +29,8 @@ in test views, which are 0.2 to 1.3 m and up to 46 degrees from the nearest of t
 good as the opponent's, but show less of what is seen from such views: 120 images of 240 rows beside 301 of
 360, in a tenth of the memory. Three of the 24 views are found in none. In fr1_rpy our poses and the
 opponent's come about equally near to its true ones, whose stamps are a few milliseconds off while the camera
-turns quickly. On frames left out of training, of which there are more, `benchmarks/keyframes.py` compares
-the two as well.
+turns quickly. On training frames left out, of which there are more, `benchmarks/keyframes.py` compares the
+two as well, but these are what the settings of keyframes were chosen on.
 """
 
 import sys
@@ -115,7 +116,7 @@ class Comparison:
     """What was measured in a scene.
 
     `errors` (frames, 2), metres and degrees, infinite without a pose, of the same frames by every method;
-    `believed` (frames,) are those of our poses of colour images that the node would publish; `timings` from
+    `believed` (frames,) are those of our poses of colour images that `trust` believes; `timings` from
     an image in memory to the pose; `megabytes` of the scene's map by `OURS` and `THEIRS`.
     """
 
@@ -210,7 +211,7 @@ def filtered(
 ) -> list[Array | None]:
     """world_from_camera of each of `frames`, what was `found` in it fused with its sequence's odometry.
 
-    As the node does, by its defaults; between fixes odometry carries the pose on.
+    By the node's tracker and its defaults; between fixes odometry carries the pose on.
     """
     base_from_camera = robot.base_from_optical
     camera_from_base = invert(base_from_camera)
@@ -258,14 +259,14 @@ def accuracy_table(comparisons: Sequence[Comparison], note: str) -> Table:
 
 
 def belief_table(comparisons: Sequence[Comparison]) -> Table:
-    """A row a scene: the poses of single colour images that the node would publish, and their errors."""
+    """A row a scene: the poses of single colour images that `trust` believes, and their errors."""
     rows: list[list[str | float | int | None]] = []
     for comparison in comparisons:
         metres = comparison.errors[OURS][comparison.believed, 0]
         middle, worst = (100 * float(take(metres)) if len(metres) else None for take in (np.median, np.max))
         rows.append([comparison.scene, len(comparison.believed), len(metres), middle, worst])
     columns = ["scene", "frames", "believed", "their median, cm", "their worst, cm"]
-    return Table(f"Poses of {OURS} that the node would publish", columns, rows)
+    return Table(f"Poses of {OURS} that are believed", columns, rows)
 
 
 def difference_table(comparisons: Sequence[Comparison], depth: bool) -> Table:

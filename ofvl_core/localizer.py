@@ -17,7 +17,7 @@ from ofvl_core.device import place
 from ofvl_core.engines import Engine, choose_engine, make_engine
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
-from ofvl_core.keyframes import refine
+from ofvl_core.keyframes import forget_decoded, refine
 from ofvl_core.looks import InputView, input_view
 from ofvl_core.pose import PoseOptions, estimate_pose
 from ofvl_core.resize import require_size
@@ -140,8 +140,9 @@ class Localizer:
         )
 
     def release(self) -> None:
-        """Give the device's memory back. The network stays in that of the computer."""
+        """Give back the device's memory, and decoded keyframes'. The network stays in the computer's."""
         self._running = None
+        forget_decoded()
         place(self.model, torch.device("cpu"))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -160,7 +161,7 @@ class Localizer:
         """Pose of an image (H, W, 3) taken with `camera`, in `scene`, refined by its keyframes.
 
         `depth`, metres along the optical axis, is aligned to the image: of the same view, at any resolution;
-        NaN, infinite or not positive where it is unknown. It makes the pose several times more accurate.
+        NaN, infinite or not positive where it is unknown. As a rule it makes the pose more accurate.
 
         Raises CheckpointError for an unknown scene, ConfigError when image, camera and depth do not fit one
         another, when a GPU that was insisted on is out of memory, and for int8 in a scene that was not

@@ -48,7 +48,7 @@ def require_size(image_rgb: NDArray[np.uint8], camera: Camera) -> None:
 
 
 def resize(image: NDArray[np.uint8], camera: Camera) -> NDArray[np.uint8]:
-    """Image (H, W, 3) at the camera's size, averaging where it shrinks."""
+    """Image (H, W) or (H, W, 3) at the camera's size, averaging where it shrinks."""
     if image.shape[1::-1] == (camera.width, camera.height):
         return image
     shrinks = camera.width < image.shape[1]

@@ -141,9 +141,9 @@ class Tracker:
         self._rejections = 0
 
     @property
-    def is_lost(self) -> bool:
-        """Nothing is known of where the robot is: as at the start, before an image or a prior says it."""
-        return self._track is None
+    def is_located(self) -> bool:
+        """Whether an image says where the robot is: not at the start, by a prior alone, or when lost."""
+        return self._track is not None and self._track.fixes > 0
 
     def prior(self, stamp: float, odom_from_base: Array | None, prior: Fix) -> None:
         """Believe that the base was there at a stamp; any track ends.

@@ -94,7 +94,10 @@ PARAMETERS = {
     ),
     # Which image may be believed.
     "min_inlier_share": Spec(
-        TrustOptions.min_inlier_share, "share of the network's cells that must agree with a pose", SHARE, True
+        TrustOptions.min_inlier_share,
+        "share of the network's cells that must agree with its pose, where keyframes do not",
+        SHARE,
+        True,
     ),
     "max_position_deviation": Spec(
         TrustOptions.max_position_deviation, "metres; a pose less certain is not believed", POSITIVE, True

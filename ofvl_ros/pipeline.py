@@ -1,5 +1,6 @@
 """What becomes of one camera image: decode, localize, trust, track."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -28,8 +29,8 @@ from ofvl_ros.localizer_parameters import AUTO, options
 from ofvl_ros.shots import Stop, decode, require_frame, transform_at
 
 SEARCHED = 8
-"""Keyframes more that are looked through for each image while the robot is lost. New ones take a fifth of a
-second, and the network may be right about the next image."""
+"""Keyframes more that are looked through for each image of a stream while none says where the robot is. New
+ones take a fifth of a second, and the network may be right about the next image."""
 
 LOOK_AROUND_PERIOD = 1.0
 """Seconds between two tests of all scenes while the one that was set does not fit."""
@@ -188,13 +189,19 @@ class Pipeline:
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
-            search = SEARCHED if self._tracker.is_lost else 0
-            localization = self.localizer.refined(localization, image, camera, depth, search)
+            localization = self.localizer.refined(localization, image, camera, depth, self._searched())
         except OfvlError as error:
             raise Stop("bad image", str(error)) from None
         found["localization"] = localization
         found["map_frame"] = map_frame(self._parameter("map_frame"), self._scene)
         return localization
+
+    def _searched(self) -> int:
+        """Keyframes more to look through where the network is of no use."""
+        _, is_continuous = self._wanted
+        if not is_continuous:
+            return sys.maxsize  # there is no next image to go on with
+        return 0 if self._tracker.is_located else SEARCHED
 
     def _doubt_scene(self, localization: Localization, camera: Camera) -> None:
         """A scene that was found must go on fitting what the camera sees; one that was set is not doubted."""

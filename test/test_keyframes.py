@@ -1,6 +1,8 @@
 """Keyframes: what is remembered of a scene, which of it a pose sees, and the poses that it makes better."""
 
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 
 import cv2
@@ -319,11 +321,22 @@ def test_an_album_that_makes_no_sense_is_refused(rooms, albums):
         Album.from_tensors(tensors | {"landmarks": empty}, camera)
     with pytest.raises(KeyError):
         Album.from_tensors({}, camera)
-    garbage = Album.from_tensors(tensors | {"contents": torch.zeros_like(tensors["contents"])}, camera)
-    with pytest.raises(CheckpointError, match="damaged; train again"):
-        garbage.best(rooms[0].frames("train")[1].world_from_camera, camera, 1)
-    with pytest.raises(CheckpointError, match="damaged; train again"):
-        garbage.looked_through(1)
+    for damage in ("contents", "ends"):  # garbage, and nothing at all
+        garbage = Album.from_tensors(tensors | {damage: torch.zeros_like(tensors[damage])}, camera)
+        with pytest.raises(CheckpointError, match="damaged; train again"):
+            garbage.best(rooms[0].frames("train")[1].world_from_camera, camera, 1)
+        with pytest.raises(CheckpointError, match="damaged; train again"):
+            garbage.looked_through(1)
+
+
+def test_a_localizer_that_is_replaced_leaves_no_keyframes_behind(tiny_checkpoint, rooms):
+    localizer = Localizer(tiny_checkpoint, "cpu")
+    album = weakref.ref(localizer._albums[rooms[0].name])
+    localizer.localize(rooms[0].read_color(rooms[0].frames("train")[0]), rooms[0].camera, rooms[0].name)
+    localizer.release()
+    del localizer
+    gc.collect()
+    assert album() is None
 
 
 def test_a_scene_is_looked_through_little_by_little(rooms, albums):
@@ -407,6 +420,7 @@ def test_the_command_gives_an_old_model_keyframes(tiny_checkpoint, tiny_scenes, 
     result = CliRunner().invoke(app, ["keyframes", *arguments, "--most", "3"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "room_1: 3 keyframes" in result.output
+    assert "covariances are as they were" in result.output
     manifest = load_manifest(model)
     assert [scene.keyframes.count for scene in manifest.scenes] == [3, 3]
     assert {path.name for path in model.iterdir()} == {"manifest.json", *manifest.tensor_files}

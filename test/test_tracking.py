@@ -127,10 +127,10 @@ def test_no_pose_before_fixes_agree():
     robot, tracker = Robot(0), Tracker()
     first = robot.see(tracker)
     assert (first.state, first.map_from_base, first.map_from_odom) == ("starting", None, None)
-    assert tracker.is_lost
+    assert not tracker.is_located
     robot.drive(0.3, 0.0)
     second = robot.see(tracker)
-    assert not tracker.is_lost
+    assert tracker.is_located
     assert second.state == "tracking" and not second.is_recovery
     assert second.map_from_odom @ robot.odom_from_base == pytest.approx(second.map_from_base)
 
@@ -240,7 +240,7 @@ def test_a_minute_without_fixes_loses_the_robot():
         track = robot.see(tracker, fix=False)
         states.append(track.state)
         assert track.map_from_base is None
-        assert (track.map_from_odom is None) == (track.state == "lost") == tracker.is_lost
+        assert (track.map_from_odom is None) == (track.state == "lost") != tracker.is_located
     assert states[0] == "tracking" and states[-1] == "lost"
     assert states.index("lost") * PERIOD <= OPTIONS.lost_seconds + PERIOD
     assert "at most 30 s will do" in track.reason or "drifted" in track.reason
@@ -293,9 +293,10 @@ def test_a_prior_waits_for_a_fix_that_agrees(odometry):
     waiting = robot.see(tracker, odometry, fix=False)
     assert waiting.state == "starting" and waiting.map_from_base is None
     assert (waiting.map_from_odom is not None) == odometry
-    assert not tracker.is_lost
+    assert not tracker.is_located
     robot.drive(0.0, 0.0)
     track = robot.see(tracker, odometry)
+    assert tracker.is_located
     assert track.state == "tracking" and robot.error(track)[0] < 0.3
 
 

@@ -14,6 +14,7 @@ from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.errors import DataError
 from ofvl_core.evaluation import as_held_out
 from ofvl_core.keyframes import Album, remember
+from ofvl_core.keyframes.album import KEPT
 from ofvl_core.localizer import Localizer
 from ofvl_core.training.config import TrainConfig
 
@@ -23,7 +24,7 @@ USUAL = TrainConfig.model_fields["keyframes"].default
 def keyframes(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint, which takes the result.")],
     data: Annotated[list[Path], typer.Argument(help="Scene folders, or folders of scenes.")],
-    most: Annotated[int, typer.Option(min=1, help="Keyframes a scene, at most.")] = USUAL,
+    most: Annotated[int, typer.Option(min=1, max=KEPT, help="Keyframes a scene, at most.")] = USUAL,
     device: DeviceOption = "auto",
 ) -> None:
     """Remember training frames of scenes, by which poses are refined, and calibrate the covariances anew.
@@ -47,6 +48,8 @@ def keyframes(
         holding = [scene for scene in scenes if scene.splits[HOLDOUT]]
         task = bar.add_task("calibrating", total=sum(len(scene.splits[HOLDOUT]) for scene in holding))
         try:
+            if not holding:
+                raise DataError("training held out no frames; `ofvl calibrate` takes others")
             found = calibrated(Localizer(checkpoint, device), holding, HOLDOUT, lambda: bar.advance(task))
         except DataError as error:
             stderr.print(f"covariances are as they were: {error}", soft_wrap=True)

@@ -17,13 +17,18 @@ from ofvl_core.keyframes.visibility import sampled, visibility
 
 KEPT = 512
 """Keyframes of all scenes together that are kept as they are used, 0.3 MB each; the others as they are
-written, a tenth of that."""
+written, a tenth of that. A scene may have no more: whoever looks through them all would keep none."""
 
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, less their whole part, are spread evenly, however many."""
 
 BLIND = 0.05
 """Keyframes that show less than this of what a pose sees are of no use to it."""
+
+
+def forget_decoded() -> None:
+    """Give back the memory of keyframes as they are used, of all albums."""
+    Album._decoded.cache_clear()
 
 
 class Album:

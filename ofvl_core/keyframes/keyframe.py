@@ -12,7 +12,7 @@ from ofvl_core.camera import Camera
 from ofvl_core.depth_holes import nearest_known
 from ofvl_core.geometry import Array, apply
 from ofvl_core.keyframes.descriptors import Descriptors, Grey, describe
-from ofvl_core.resize import input_camera
+from ofvl_core.resize import input_camera, resize
 
 ROWS = 240
 """Of a keyframe's image, or fewer where the camera has fewer. With 480 poses are no better."""
@@ -42,10 +42,7 @@ def keyframe_camera(camera: Camera) -> Camera:
 
 def grey(image_rgb: NDArray[np.uint8], camera: Camera) -> Grey:
     """An image (H, W, 3) in grey and at the camera's size."""
-    image = cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY)
-    if image.shape != (camera.height, camera.width):
-        image = cv2.resize(image, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-    return np.asarray(image, np.uint8)
+    return resize(np.asarray(cv2.cvtColor(image_rgb, cv2.COLOR_RGB2GRAY), np.uint8), camera)
 
 
 def find_landmarks(image: Grey, depth: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -128,7 +125,8 @@ def read(
 ) -> Keyframe:
     """The keyframe of `camera` that was written down. Raises ValueError when it is damaged."""
     image, depth = (
-        cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) for content in written
+        cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+        for content in written
     )
     coarse = camera.resized(camera.width // GRID, camera.height // GRID)
     if image is None or image.shape != (camera.height, camera.width) or image.dtype != np.uint8:

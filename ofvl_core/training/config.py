@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from ofvl_core.errors import ConfigError
+from ofvl_core.keyframes.album import KEPT
 from ofvl_core.looks import LOOKS
 from ofvl_core.network import ARCHITECTURES, Architecture
 from ofvl_core.training.gradients import Method
@@ -162,6 +163,7 @@ class TrainConfig(Optimisation):
     keyframes: int = Field(
         120,
         ge=0,
+        le=KEPT,
         description="training frames a scene that are remembered as they are, and refine poses; 0 is the "
         "network alone, as in the paper",
     )
