@@ -26,7 +26,7 @@ poses no error: matched points are right to a millimetre there, which no recordi
 
 Why hololens_office falls short: the network learns what its 301 frames show of 9x7 m, and is decimetres off
 in test views, which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes give poses as
-good as the opponent's, but show less of what is seen from such views: 120 images of 240 rows beside 301 of
+good as the opponent's, but show less of what is seen from such views: 200 images of 240 rows beside 301 of
 360, in a tenth of the memory. Three of the 24 views are found in none. In fr1_rpy our poses and the
 opponent's come about equally near to its true ones, whose stamps are a few milliseconds off while the camera
 turns quickly. On training frames left out, of which there are more, `benchmarks/keyframes.py` compares the

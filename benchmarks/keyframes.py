@@ -60,7 +60,7 @@ VARIANTS = {
     "features of keyframes that show the image, not beside it": Variant({(refinement, "AROUND"): 1}),
     "landmarks of 4 keyframes": Variant({(refinement, "FOLLOWED"): 4}),
     "not followed again from a pose that fits": Variant({(refinement, "SETTLED"): np.inf}),
-    "60 keyframes a scene": Variant(most=60),
+    "120 keyframes a scene": Variant(most=120),
     "landmarks may come back anywhere": Variant({(flow, "RETURN"): np.inf}),
 }
 

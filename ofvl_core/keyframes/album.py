@@ -17,7 +17,7 @@ from ofvl_core.keyframes.visibility import sampled, visibility
 
 KEPT = 512
 """Keyframes of all scenes together that are kept as they are used, 0.3 MB each; the others as they are
-written, a tenth of that. A scene may have no more: whoever looks through them all would keep none."""
+written, a twentieth of that. A scene may have no more: whoever looks through them all would keep none."""
 
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, less their whole part, are spread evenly, however many."""

@@ -161,7 +161,7 @@ class TrainConfig(Optimisation):
         description="share of the frames that training does not see and poses' covariances are calibrated on",
     )
     keyframes: int = Field(
-        120,
+        200,
         ge=0,
         le=KEPT,
         description="training frames a scene that are remembered as they are, and refine poses; 0 is the "
