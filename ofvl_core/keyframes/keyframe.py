@@ -32,7 +32,7 @@ WEAKEST = 0.002
 JUMP = 0.05
 """Relative change of depth around a corner at which it lies on an edge, and belongs to nobody knows what."""
 
-WEBP_QUALITY = 80
+WEBP_QUALITY = 75
 """Half of what JPEG takes, for poses as good."""
 
 STEP = 10
