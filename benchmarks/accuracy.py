@@ -19,18 +19,18 @@ and without odometry the tracker replaces each pose by the next fix: it rejects 
 Which poses of single images the node would believe (`ofvl_core/trust.py`) has a table of its own. The node
 waits for two that agree, and looks through all keyframes only while it does not know where the robot is.
 
-The rooms and their model are those of `make demo`, the LIVL-like scenes those of `scripts/livl.py`. Their
-model is of 33 minutes on one core (`ofvl train out/livl/data/refined --out out/livl_model --iterations
-100000 --max-minutes 33 --augmentation robot`). Simulated images hold no noise, and the rooms' depths and
-poses no error: matched points are right to a millimetre there, which no recording allows.
+The rooms and their model are those of `make demo`, the LIVL-like scenes and theirs those of
+`scripts/livl.py`, trained for 28 minutes. Simulated images hold no noise, and the rooms' depths and poses no
+error: matched points are right to a millimetre there, which no recording allows.
 
-Why hololens_office falls short: the network learns what its 301 frames show of 9x7 m, and is decimetres off
-in test views, which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes give poses as
-good as the opponent's, but show less of what is seen from such views: 200 images of 240 rows beside 301 of
-360, in a tenth of the memory. Three of the 24 views are found in none. In fr1_rpy our poses and the
-opponent's come about equally near to its true ones, whose stamps are a few milliseconds off while the camera
-turns quickly. On training frames left out, of which there are more, `benchmarks/keyframes.py` compares the
-two as well, but these are what the settings of keyframes were chosen on.
+In hololens_office the network learns what its 301 frames show of 9x7 m, and is decimetres off in test views,
+which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes find them all the same, in a
+tenth of the opponent's memory, and of 24 frames no difference of a few millimetres can be told from chance.
+In fr1_rpy the camera turns quickly, and the opponent's poses are nearer in degrees. Features of 48 keyframes
+for every image would come about as near, and take twice as long (`benchmarks/keyframes.py`).
+
+That script compares the two on training frames left out, of which there are more; but these are what the
+settings of keyframes were chosen on.
 """
 
 import sys
