@@ -27,8 +27,8 @@ every few metres, and keyframes of another bay can agree: the worst pose that is
 In hololens_office the network learns what its 301 frames show of 9x7 m, and is decimetres off in test views,
 which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes find them all the same, in a
 tenth of the opponent's memory, and of 24 frames no difference of a few millimetres can be told from chance.
-In fr1_rpy the camera turns quickly, and the opponent's poses are nearer in degrees. Features of 48 keyframes
-for every image would come about as near, and take twice as long (`benchmarks/keyframes.py`).
+In fr1_rpy the camera turns quickly, and the opponent's poses are nearer in degrees. Features of 48 keyframes,
+looked for in every image, would bring ours nearer, in twice the time (`benchmarks/keyframes.py`).
 
 That script compares the two on training frames left out, of which there are more; but these are what the
 settings of keyframes were chosen on.
