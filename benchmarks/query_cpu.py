@@ -9,6 +9,9 @@ precision of the accuracy table, and a forward pass at least 4 times as fast as 
 that is fast there. int8 is run for scenes that `ofvl quantise` prepared, which it does where the median
 error of held-out frames grows by at most 5 %; untrained networks are rounded by the ranges of noise, which
 takes the same time. "ready in" is the first image, for which OpenVINO compiles the scene's network.
+
+The results are of before there were keyframes, and of the network's own poses; what keyframes add is in the
+accuracy table, which is of another machine and of a model trained for half as long.
 """
 
 import argparse
