@@ -17,7 +17,7 @@ from ofvl_core.device import place
 from ofvl_core.engines import Engine, choose_engine, make_engine
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
-from ofvl_core.keyframes import forget_decoded, refine
+from ofvl_core.keyframes import refine
 from ofvl_core.looks import InputView, input_view
 from ofvl_core.pose import PoseOptions, estimate_pose
 from ofvl_core.resize import require_size
@@ -142,7 +142,8 @@ class Localizer:
     def release(self) -> None:
         """Give back the device's memory, and decoded keyframes'. The network stays in the computer's."""
         self._running = None
-        forget_decoded()
+        for album in self._albums.values():
+            album.forget()
         place(self.model, torch.device("cpu"))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -26,11 +26,6 @@ BLIND = 0.05
 """Keyframes that show less than this of what a pose sees are of no use to it."""
 
 
-def forget_decoded() -> None:
-    """Give back the memory of keyframes as they are used, of all albums."""
-    Album._decoded.cache_clear()
-
-
 class Album:
     """N keyframes of a scene, for one thread at a time."""
 
@@ -87,6 +82,11 @@ class Album:
         """
         self._looked_through = min(len(self), self._looked_through + more)
         return [self._decoded(number) for number in self._spread[: self._looked_through]]
+
+    def forget(self) -> None:
+        """Give back the memory of keyframes as they are used; other albums read theirs again too."""
+        self._looked_through = 0
+        Album._decoded.cache_clear()
 
     @lru_cache(maxsize=KEPT)  # noqa: B019 - kept of all albums together is what is meant
     def _decoded(self, number: int) -> Keyframe:

@@ -80,9 +80,10 @@ def write(image: Grey, depth: NDArray[np.uint16]) -> Written:
     """The image (h, w) and its depth, of any size, written down."""
     height, width = image.shape
     coarse = cv2.resize(depth, (width // GRID, height // GRID), interpolation=cv2.INTER_NEAREST_EXACT)
-    rounded = (coarse.astype(np.uint32) + STEP // 2) // STEP * STEP
+    largest = np.iinfo(np.uint16).max - STEP // 2
+    rounded = (coarse.clip(max=largest) + STEP // 2) // STEP * STEP
     _, webp = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
-    _, png = cv2.imencode(".png", rounded.clip(0, 65530).astype(np.uint16), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    _, png = cv2.imencode(".png", rounded, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     return Written(webp.tobytes(), png.tobytes())
 
 
