@@ -34,8 +34,9 @@ PARAMETERS = {
     "start_delay": Spec(1.0, "seconds between announcing the topics and the first message", NOT_NEGATIVE),
 }
 
-LATCHED_DEPTH = 100
-"""Latched messages kept for late subscribers: a recorded /tf_static joins those of many broadcasters."""
+HISTORY = 100
+"""Messages kept for who is late: a reliable subscriber that stalls for a moment, or, of a latched topic, one
+that comes later; a recorded /tf_static joins those of many broadcasters."""
 
 ACKNOWLEDGE_TIME = Duration(seconds=1.0)
 """How long a reliable subscriber may take, after the end, to confirm what it got."""
@@ -182,12 +183,11 @@ def _message_class(message_type: str) -> type | None:
 
 
 def _playback_qos(profiles: list[Qos]) -> QoSProfile:
-    qos = QoSProfile(depth=max([10, *(profile.depth for profile in profiles)]))
+    qos = QoSProfile(depth=max([HISTORY, *(profile.depth for profile in profiles)]))
     if profiles and all(profile.reliability == QosReliability.BEST_EFFORT for profile in profiles):
         qos.reliability = ReliabilityPolicy.BEST_EFFORT
     if any(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles):
         qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        qos.depth = max(qos.depth, LATCHED_DEPTH)
     return qos
 
 

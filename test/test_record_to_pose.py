@@ -24,7 +24,7 @@ from ofvl_core.training.loop import Surroundings
 from ofvl_core.training.run import train
 
 SCENE = "Parking_lot1"
-RATE = 6.0
+RATE = 3.0
 REMAPPINGS = (
     f"image/compressed:={realsense.COLOR_IMAGE}/compressed",
     f"camera_info:={realsense.COLOR_INFO}",
