@@ -1,6 +1,5 @@
 """From one image to a pose, in the scene asked for: what the node and the command line both call."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ofvl_core.device import place
 from ofvl_core.engines import Engine, choose_engine, make_engine
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array
-from ofvl_core.keyframes import refine
+from ofvl_core.keyframes import Ahead, Search, refine
 from ofvl_core.looks import InputView, input_view
 from ofvl_core.pose import PoseOptions, estimate_pose
 from ofvl_core.resize import require_size
@@ -122,6 +121,7 @@ class Localizer:
         self.options = options
         self._may_use_cpu = device == "auto"
         self._running: Engine | None = None
+        self._ahead: Ahead | None = None
 
     def acquire(self) -> None:
         """Put the network on its device, where it is not; the first image would otherwise do so.
@@ -142,6 +142,7 @@ class Localizer:
     def release(self) -> None:
         """Give back the device's memory, and decoded keyframes'. The network stays in the computer's."""
         self._running = None
+        self._end_describing()
         for album in self._albums.values():
             album.forget()
         place(self.model, torch.device("cpu"))
@@ -205,15 +206,14 @@ class Localizer:
         image_rgb: NDArray[np.uint8],
         camera: Camera,
         depth: NDArray[np.float32] | None = None,
-        search: int = sys.maxsize,
+        search: Search = "all",
     ) -> Localization:
         """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
 
         It stays as it is where they give none: the scene has no keyframes, or what they show is not what the
         image shows. The network's pose, if it has one, only says where to begin: far from where it was
         trained it is wrong by more than its covariance says. Where it is of no use keyframes are looked
-        through wherever they are: those that were before, and `search` more, which take longer the first
-        time; with 0 none.
+        through wherever they are, as `search` says; see `describe_ahead`.
         """
         album = self._albums.get(found.scene)
         if album is None:
@@ -229,9 +229,23 @@ class Localizer:
             landmarks=Landmarks(better.pixels, better.seen.points, better.inliers),
         )
 
+    def describe_ahead(self, scene: str) -> None:
+        """Begin to get the scene's keyframes ready in a thread of its own, and no other's any more.
+
+        Who calls this may search those that are ready, and waits for few that are not.
+        """
+        self._end_describing()
+        if scene in self._albums:
+            self._ahead = Ahead(self._albums[scene])
+
     def warm_up(self, camera: Camera, scene: str) -> None:
         """Make the first image as fast as the next. Raises what `localize` does."""
         self.localize(np.full((camera.height, camera.width, 3), 128, np.uint8), camera, scene)
+
+    def _end_describing(self) -> None:
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead = None
 
     def _turn_to_cpu(self) -> None:
         self.release()

@@ -1,6 +1,5 @@
 """What becomes of one camera image: decode, localize, trust, track."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ofvl_core.covariance import carried
 from ofvl_core.errors import ConfigError, OfvlError
 from ofvl_core.fusion import Fix
 from ofvl_core.geometry import Array, quaternion_xyzw
+from ofvl_core.keyframes import Search
 from ofvl_core.localizer import Localization, Localizer
 from ofvl_core.recognition import SceneSearch
 from ofvl_core.tracking import Track, Tracker, TrackingOptions
@@ -27,10 +27,6 @@ from ofvl_ros.health import Health
 from ofvl_ros.inputs import Shot
 from ofvl_ros.localizer_parameters import AUTO, options
 from ofvl_ros.shots import Stop, decode, require_frame, transform_at
-
-SEARCHED = 8
-"""Keyframes more that are looked through for each image of a stream while none says where the robot is. New
-ones take a fifth of a second, and the network may be right about the next image."""
 
 LOOK_AROUND_PERIOD = 1.0
 """Seconds between two tests of all scenes while the one that was set does not fit."""
@@ -108,7 +104,7 @@ class Pipeline:
     def start_over(self) -> None:
         """Forget what earlier images said."""
         scene, is_continuous = self._wanted
-        self._scene = "" if scene == AUTO else scene
+        self._enter("" if scene == AUTO else scene)
         self._was_found, self._prior = False, None
         self._search = SceneSearch(self.localizer.manifest)
         tracking = options(TrackingOptions, self._parameter)
@@ -189,19 +185,25 @@ class Pipeline:
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
-            localization = self.localizer.refined(localization, image, camera, depth, self._searched())
+            localization = self.localizer.refined(
+                localization, image, camera, depth, self._search_of_keyframes()
+            )
         except OfvlError as error:
             raise Stop("bad image", str(error)) from None
         found["localization"] = localization
         found["map_frame"] = map_frame(self._parameter("map_frame"), self._scene)
         return localization
 
-    def _searched(self) -> int:
-        """Keyframes more to look through where the network is of no use."""
+    def _enter(self, scene: str) -> None:
+        self._scene = scene
+        self.localizer.describe_ahead(scene)
+
+    def _search_of_keyframes(self) -> Search:
+        """Which of them to look through where the network is of no use."""
         _, is_continuous = self._wanted
         if not is_continuous:
-            return sys.maxsize  # there is no next image to go on with
-        return 0 if self._tracker.is_located else SEARCHED
+            return "all"  # there is no next image to go on with
+        return "none" if self._tracker.is_located else "ready"
 
     def _doubt_scene(self, localization: Localization, camera: Camera) -> None:
         """A scene that was found must go on fitting what the camera sees; one that was set is not doubted."""
@@ -223,7 +225,7 @@ class Pipeline:
             if self._search.unknown:
                 raise Stop("unknown scene", "what the camera sees fits none of the checkpoint's scenes")
             raise Stop("searching", f"testing which of {', '.join(candidates)} it is")
-        self._scene = self._search.answer
+        self._enter(self._search.answer)
         return next(found for found in localizations if found.scene == self._scene)
 
     # ------------------------------------------------------------------------------- trust and track

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import time
 import weakref
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from processes import wait_until
 from typer.testing import CliRunner
 
 from ofvl_core.camera import Camera
@@ -21,7 +23,7 @@ from ofvl_core.datasets import load_scene
 from ofvl_core.deployment import measure_deployment
 from ofvl_core.errors import CheckpointError
 from ofvl_core.geometry import apply, invert, pose_error, transform_from_rotation_vector
-from ofvl_core.keyframes import Album, refine, remember
+from ofvl_core.keyframes import Ahead, Album, refine, remember
 from ofvl_core.keyframes.descriptors import describe, roots
 from ofvl_core.keyframes.keyframe import Features, find_landmarks, keyframe_camera
 from ofvl_core.keyframes.matching import match
@@ -87,7 +89,7 @@ def test_an_image_is_found_without_any_pose(rooms, albums):
         found = refine(None, room.read_color(frame), room.camera, album)
         assert found is not None
         assert pose_error(found.world_from_camera, frame.world_from_camera)[0] < 0.05
-        assert refine(None, room.read_color(frame), room.camera, album, search=0) is None
+        assert refine(None, room.read_color(frame), room.camera, album, search="none") is None
 
 
 def test_landmarks_lie_where_the_image_shows_them(rooms, albums):
@@ -104,7 +106,7 @@ def test_another_room_shows_nothing_of_it(rooms, albums):
         image = rooms[1].read_color(frame)
         assert refine(None, image, rooms[1].camera, albums[0]) is None
         for pose in [frame.world_from_camera, *(one.world_from_camera for one in rooms[0].frames("train"))]:
-            assert refine(pose, image, rooms[1].camera, albums[0], search=0) is None
+            assert refine(pose, image, rooms[1].camera, albums[0], search="none") is None
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
@@ -326,7 +328,10 @@ def test_an_album_that_makes_no_sense_is_refused(rooms, albums):
         with pytest.raises(CheckpointError, match="damaged; train again"):
             garbage.best(rooms[0].frames("train")[1].world_from_camera, camera, 1)
         with pytest.raises(CheckpointError, match="damaged; train again"):
-            garbage.looked_through(1)
+            garbage.all()
+        garbage.describe(lambda: False)
+        with pytest.raises(CheckpointError, match="damaged; train again"):
+            garbage.ready()
 
 
 def test_a_localizer_that_is_replaced_leaves_no_keyframes_behind(tiny_checkpoint, rooms):
@@ -339,14 +344,30 @@ def test_a_localizer_that_is_replaced_leaves_no_keyframes_behind(tiny_checkpoint
     assert album() is None
 
 
-def test_a_scene_is_looked_through_little_by_little(rooms, albums):
+def test_those_are_searched_that_are_ready(rooms, albums):
+    room, frame = rooms[0], rooms[0].frames("train")[0]
+    album, image = Album.from_tensors(albums[0].tensors(), room.camera), room.read_color(frame)
+    assert album.ready() == []
+    assert refine(None, image, room.camera, album, search="ready") is None
+    stops = iter([False, False, True])
+    album.describe(lambda: next(stops))
+    assert len(album.ready()) == 2
+    ahead = Ahead(album)
+    assert wait_until(lambda: len(album.ready()) == len(album), 10)
+    ahead.stop()
+    assert set(album.ready()) == set(album.all())
+    assert refine(None, image, room.camera, album, search="ready") is not None
+    album.forget()
+    assert album.ready() == []
+
+
+def test_describing_ahead_ends_at_once(rooms, albums):
     album = Album.from_tensors(albums[0].tensors(), rooms[0].camera)
-    assert album.looked_through(0) == []
-    assert len(album.looked_through(2)) == 2
-    some = album.looked_through(2)
-    assert len(some) == 4
-    assert album.looked_through(0) == some
-    assert len(set(album.looked_through(1000))) == len(album.looked_through(1)) == len(album)
+    Ahead(album).stop()
+    count = len(album.ready())
+    assert count < len(album)
+    time.sleep(0.1)
+    assert len(album.ready()) == count
 
 
 # ------------------------------------------------------------------------------------ with a network

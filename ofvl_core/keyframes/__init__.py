@@ -6,8 +6,9 @@ corners. Warped by a pose that is nearly right, the robot's image shows a keyfra
 its corners have moved to tells how the pose is wrong. Where it is not nearly right, features are matched.
 """
 
+from ofvl_core.keyframes.ahead import Ahead
 from ofvl_core.keyframes.album import Album
-from ofvl_core.keyframes.refinement import Refinement, refine
+from ofvl_core.keyframes.refinement import Refinement, Search, refine
 from ofvl_core.keyframes.selection import remember
 
-__all__ = ["Album", "Refinement", "refine", "remember"]
+__all__ = ["Ahead", "Album", "Refinement", "Search", "refine", "remember"]

@@ -1,6 +1,7 @@
 """The keyframes of one scene: as tensors of a checkpoint, and as those that show what a pose sees."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import pairwise
 
@@ -27,7 +28,7 @@ BLIND = 0.05
 
 
 class Album:
-    """N keyframes of a scene, for one thread at a time."""
+    """N keyframes of a scene, for one thread at a time; `describe` may run in another."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Album:
         self.camera = keyframe_camera(camera)
         self._written, self._landmarks, self._poses = written, landmarks, world_from_camera
         self._spread = sorted(range(count), key=lambda number: number * GOLDEN % 1)
-        self._looked_through = 0
+        self._ready = 0
         self._samples = np.stack(
             [
                 sampled(known_points(one, pose, self.camera))
@@ -75,17 +76,26 @@ class Album:
         order = np.argsort(-scores, kind="stable")[:count]
         return [self._decoded(int(number)) for number in order if scores[number] > BLIND]
 
-    def looked_through(self, more: int) -> list[Keyframe]:
-        """Those that were looked through before, and some `more`, from all over the scene.
+    def all(self) -> list[Keyframe]:
+        """Raises CheckpointError when one is damaged."""
+        return [self._decoded(number) for number in self._spread]
 
-        Raises CheckpointError when one is damaged.
-        """
-        self._looked_through = min(len(self), self._looked_through + more)
-        return [self._decoded(number) for number in self._spread[: self._looked_through]]
+    def ready(self) -> list[Keyframe]:
+        """Those that are described, from all over the scene. Raises CheckpointError when one is damaged."""
+        return [self._decoded(number) for number in self._spread[: self._ready]]
+
+    def describe(self, is_stopped: Callable[[], bool]) -> None:
+        """Get one after another `ready`, 15 ms each, until all are or it `is_stopped`."""
+        for count, number in enumerate(self._spread, 1):
+            if is_stopped():
+                return
+            with suppress(CheckpointError):  # whoever looks through it is told
+                self._decoded(number).features  # noqa: B018 - to have it
+            self._ready = max(self._ready, count)
 
     def forget(self) -> None:
         """Give back the memory of keyframes as they are used; other albums read theirs again too."""
-        self._looked_through = 0
+        self._ready = 0
         Album._decoded.cache_clear()
 
     @lru_cache(maxsize=KEPT)  # noqa: B019 - kept of all albums together is what is meant

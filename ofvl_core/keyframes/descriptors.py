@@ -14,6 +14,10 @@ POINTS = 600
 CONTRAST = 0.01
 """SIFT's threshold. OpenCV's 0.04 finds too few in blurred images."""
 
+SIZE = 0.75
+"""Of an image, at which it is described: SIFT begins at twice that. As many images are found as at 1, in two
+thirds of the time; at 0.5, in a third, fewer."""
+
 Grey = NDArray[np.uint8]
 """An image (h, w)."""
 
@@ -34,10 +38,13 @@ def describe(image: Grey) -> Described:
 
     D. Lowe: Distinctive image features from scale-invariant keypoints, IJCV 2004.
     """
-    found, descriptors = cv2.SIFT.create(POINTS, contrastThreshold=CONTRAST).detectAndCompute(image, None)
+    small = cv2.resize(image, None, fx=SIZE, fy=SIZE, interpolation=cv2.INTER_AREA)
+    found, descriptors = cv2.SIFT.create(POINTS, contrastThreshold=CONTRAST).detectAndCompute(small, None)
     if not found:
         return Described(np.empty((0, 2)), np.empty((0, 128), np.uint8))
-    return Described(np.asarray(cv2.KeyPoint.convert(found), float), descriptors.astype(np.uint8))
+    scale = np.array(image.shape[::-1]) / small.shape[::-1]
+    pixels = (np.asarray(cv2.KeyPoint.convert(found), float) + 0.5) * scale - 0.5
+    return Described(pixels, descriptors.astype(np.uint8))
 
 
 def roots(descriptors: Descriptors) -> NDArray[np.float32]:

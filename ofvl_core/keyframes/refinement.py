@@ -1,9 +1,8 @@
 """A pose made better by the keyframes that show what it sees."""
 
-import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +53,11 @@ SHARE = 0.4
 """Of the landmarks found, that must agree with the pose."""
 
 
+Search = Literal["none", "ready", "all"]
+"""Which keyframes are looked through, wherever they are, for an image that shows none of those it should: to
+describe them all first takes seconds."""
+
+
 class Refinement(NamedTuple):
     """`world_from_camera` (4, 4) by landmarks of keyframes, whose `inliers` (N,) agree with it.
 
@@ -75,19 +79,18 @@ def refine(
     album: Album,
     depth: NDArray[np.floating] | None = None,
     options: PoseOptions = PoseOptions(),
-    search: int = sys.maxsize,
+    search: Search = "all",
 ) -> Refinement | None:
     """The pose by keyframes of an image (H, W, 3), from one that is about right.
 
-    Where it is not, or there is none, keyframes are looked through wherever they are: those that were before,
-    and `search` more, 25 ms each; with 0 none. None where the image does not show what they do. `depth`,
-    metres, is the image's, of any resolution, where it is known. Raises CheckpointError for a damaged
-    keyframe.
+    Where it is not, or there is none, keyframes are looked through wherever they are, as `search` says. None
+    where the image does not show what they do. `depth`, metres, is the image's, of any resolution, where it
+    is known. Raises CheckpointError for a damaged keyframe.
     """
     small = input_camera(camera, album.camera.fy, 1)
     query = _Query(grey(image_rgb, small), small, album, depth, options)
     refined = None if world_from_camera is None else _nearby(world_from_camera, query)
-    if refined is None and search:
+    if refined is None and search != "none":
         anywhere = _anywhere(query, search)
         refined = None if anywhere is None else _matched(anywhere, query)
     if refined is None:
@@ -161,11 +164,12 @@ def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
     return _agreed(_solve(_Found(*map(np.concatenate, both)), better, query, FINE))
 
 
-def _anywhere(query: _Query, search: int) -> Array | None:
+def _anywhere(query: _Query, search: Search) -> Array | None:
     """Where the camera is about, by features of keyframes that are anywhere."""
     if query.is_blank:
         return None
-    found = _Found(*match(query.album.looked_through(search), query.features))
+    keyframes = query.album.all() if search == "all" else query.album.ready()
+    found = _Found(*match(keyframes, query.features))
     coarse = _solve(found, None, query, COARSE)
     return None if coarse is None else coarse.world_from_camera
 
