@@ -1,5 +1,6 @@
 """From one image to a pose, in the scene asked for: what the node and the command line both call."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ class Localization:
 
 
 class Localizer:
-    """A loaded checkpoint, for one thread at a time.
+    """A loaded checkpoint, for one thread at a time; `describe_ahead` may be called from any.
 
     `scenes` lists the scenes it knows. `note` is what a user should be told of the `device` that it runs on,
     None when all is as asked for.
@@ -122,6 +123,7 @@ class Localizer:
         self._may_use_cpu = device == "auto"
         self._running: Engine | None = None
         self._ahead: Ahead | None = None
+        self._lock = threading.Lock()  # of what is ahead
 
     def acquire(self) -> None:
         """Put the network on its device, where it is not; the first image would otherwise do so.
@@ -141,13 +143,10 @@ class Localizer:
 
     def release(self) -> None:
         """Give back the device's memory, and decoded keyframes'. The network stays in the computer's."""
-        self._running = None
-        self._end_describing()
+        self.describe_ahead(None)
         for album in self._albums.values():
             album.forget()
-        place(self.model, torch.device("cpu"))
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._leave_device()
 
     def memory_mib(self) -> int:
         """Memory of the GPU that this process holds, in MiB; 0 on the CPU."""
@@ -229,26 +228,28 @@ class Localizer:
             landmarks=Landmarks(better.pixels, better.seen.points, better.inliers),
         )
 
-    def describe_ahead(self, scene: str) -> None:
+    def describe_ahead(self, scene: str | None) -> None:
         """Begin to get the scene's keyframes ready in a thread of its own, and no other's any more.
 
         Who calls this may search those that are ready, and waits for few that are not.
         """
-        self._end_describing()
-        if scene in self._albums:
-            self._ahead = Ahead(self._albums[scene])
+        with self._lock:
+            if self._ahead is not None:
+                self._ahead.stop()
+            self._ahead = Ahead(self._albums[scene]) if scene in self._albums else None
 
     def warm_up(self, camera: Camera, scene: str) -> None:
         """Make the first image as fast as the next. Raises what `localize` does."""
         self.localize(np.full((camera.height, camera.width, 3), 128, np.uint8), camera, scene)
 
-    def _end_describing(self) -> None:
-        if self._ahead is not None:
-            self._ahead.stop()
-            self._ahead = None
+    def _leave_device(self) -> None:
+        self._running = None
+        place(self.model, torch.device("cpu"))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _turn_to_cpu(self) -> None:
-        self.release()
+        self._leave_device()
         if not self._may_use_cpu:
             raise ConfigError(
                 "CUDA is out of memory; end what else uses the GPU, or choose device 'cpu' or 'auto'"

@@ -282,6 +282,7 @@ class LocalizerNode(LifecycleNode):
                     return SetParametersResult(successful=False, reason=str(error))
                 if self._is_active and parameter.value != self._value("scene"):
                     self._broadcaster.stop()
+                    self._localizer.describe_ahead(parameter.value)  # until its first image comes
         return result
 
     # --------------------------------------------------------------------------------------- images

@@ -4,6 +4,10 @@ import threading
 
 from ofvl_core.keyframes.album import Album
 
+PAUSE = 0.002
+"""Seconds between two, in which an image has its turn: up to Python 3.11 two threads cannot describe at once,
+and one that went on without a pause would not let the other begin."""
+
 
 class Ahead:
     """A thread that gets an album's keyframes ready: an image that waits for them comes too late."""
@@ -11,7 +15,7 @@ class Ahead:
     def __init__(self, album: Album) -> None:
         self._is_stopped = threading.Event()
         self._thread = threading.Thread(
-            target=album.describe, args=(self._is_stopped.is_set,), name="keyframes", daemon=True
+            target=album.describe, args=(self._pause,), name="keyframes", daemon=True
         )
         self._thread.start()
 
@@ -19,3 +23,6 @@ class Ahead:
         """Return when it has ended: at most a keyframe later."""
         self._is_stopped.set()
         self._thread.join()
+
+    def _pause(self) -> bool:
+        return self._is_stopped.wait(PAUSE)
