@@ -51,7 +51,7 @@ def checkpoint(room, tmp_path_factory) -> Path:
     """A model that knows the room coarsely, to less than a metre; a quarter of its frames were held out."""
     out = tmp_path_factory.mktemp("model") / "model"
     network = load_manifest(pretrained()).architecture
-    config = TrainConfig(network=network, iterations=250, batch_size=6, holdout=0.25)
+    config = TrainConfig(network=network, iterations=120, batch_size=6, holdout=0.25)
     assert add_scene(pretrained(), load_scene(room), config, out, HERE, alone=True)
     return out
 

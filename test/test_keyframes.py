@@ -189,7 +189,7 @@ def test_features_are_what_the_keyframe_shows_there(rooms, albums):
     room, album = rooms[0], albums[0]
     pose = room.frames("train")[1].world_from_camera
     keyframe = album.best(pose, room.camera, 1)[0]
-    described = describe(keyframe.image)
+    described = describe(keyframe.image, 240)
     points, descriptors = keyframe.features
     assert len(points) == len(described.pixels) > 50
     assert_array_equal(descriptors, described.descriptors)
@@ -203,7 +203,7 @@ def test_an_image_shows_a_keyframe_as_it_is(rooms, albums):
     room, album = rooms[0], albums[0]
     pose = room.frames("train")[1].world_from_camera
     keyframe = album.best(pose, room.camera, 1)[0]
-    image = describe(cv2.convertScaleAbs(keyframe.image, alpha=0.9))
+    image = describe(cv2.convertScaleAbs(keyframe.image, alpha=0.9), 240)
     pixels, points = match([keyframe], image)
     assert len(pixels) > 0.4 * len(keyframe.features.points)
     errors = np.linalg.norm(album.camera.project(apply(invert(pose), points)) - pixels, axis=1)
@@ -216,18 +216,18 @@ def test_an_image_shows_a_keyframe_as_it_is(rooms, albums):
 def test_where_nothing_is_seen_nothing_is_matched(rooms, albums):
     room, album = rooms[0], albums[0]
     best = album.best(room.frames("train")[1].world_from_camera, room.camera, 3)
-    blank = describe(np.full((60, 80), 128, np.uint8))
+    blank = describe(np.full((60, 80), 128, np.uint8), 240)
     assert len(blank.pixels) == 0
     smooth = replace(best[0], image=np.full_like(best[0].image, 128))
     assert len(smooth.features.points) == 0
     few = replace(best[0])
     few.__dict__["features"] = Features(*(part[:5] for part in best[0].features))
-    _, points = match([few], describe(best[0].image))
+    _, points = match([few], describe(best[0].image, 240))
     assert np.isin(points, few.features.points).all()
     for keyframes, image in (
         (best, blank),
-        ([], describe(best[0].image)),
-        ([smooth], describe(best[0].image)),
+        ([], describe(best[0].image, 240)),
+        ([smooth], describe(best[0].image, 240)),
     ):
         pixels, points = match(keyframes, image)
         assert pixels.shape == (0, 2)

@@ -114,7 +114,7 @@ class Keyframe:
 
         Where the depth is unknown too, and on edges: without these fewer images are found.
         """
-        pixels, descriptors = describe(self.image)
+        pixels, descriptors = describe(self.image, len(self.image))
         if not len(pixels):
             return Features(np.empty((0, 3)), descriptors)
         height, width = (side // GRID for side in self.image.shape)

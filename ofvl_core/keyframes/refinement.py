@@ -111,7 +111,7 @@ class _Query:
 
     @cached_property
     def features(self) -> Described:
-        return describe(self.image)
+        return describe(self.image, self.album.camera.height)
 
     @property
     def is_blank(self) -> bool:
