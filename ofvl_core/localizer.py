@@ -158,6 +158,7 @@ class Localizer:
         camera: Camera,
         scene: str,
         depth: NDArray[np.float32] | None = None,
+        search: Search = "lost",
     ) -> Localization:
         """Pose of an image (H, W, 3) taken with `camera`, in `scene`, refined by its keyframes.
 
@@ -169,7 +170,7 @@ class Localizer:
         prepared for it.
         """
         found = self.localize_in_each(image_rgb, camera, [scene], depth)[0]
-        return self.refined(found, image_rgb, camera, depth)
+        return self.refined(found, image_rgb, camera, depth, search)
 
     def localize_in_each(
         self,
@@ -205,14 +206,15 @@ class Localizer:
         image_rgb: NDArray[np.uint8],
         camera: Camera,
         depth: NDArray[np.float32] | None = None,
-        search: Search = "all",
+        search: Search = "lost",
     ) -> Localization:
         """What `localize_in_each` said of an image, with the pose of its scene's keyframes.
 
         It stays as it is where they give none: the scene has no keyframes, or what they show is not what the
         image shows. The network's pose, if it has one, only says where to begin: far from where it was
-        trained it is wrong by more than its covariance says. Where it is of no use keyframes are looked
-        through wherever they are, as `search` says; see `describe_ahead`.
+        trained it is wrong by more than its covariance says. Where it is of no use, and where `search` is
+        'always', keyframes are looked through wherever they are, but with 'never'. An image for which they
+        speak for another place as well has no pose at all.
         """
         album = self._albums.get(found.scene)
         if album is None:
@@ -220,6 +222,9 @@ class Localizer:
         better = refine(found.world_from_camera, image_rgb, camera, album, depth, self.options, search)
         if better is None:
             return found
+        if not better.is_confirmed:
+            reason = "the image shows what other places of the scene have too"
+            return replace(found, world_from_camera=None, covariance=None, uncertainty=np.inf, reason=reason)
         return replace(
             found,
             world_from_camera=better.world_from_camera,
@@ -231,7 +236,8 @@ class Localizer:
     def describe_ahead(self, scene: str | None) -> None:
         """Begin to get the scene's keyframes ready in a thread of its own, and no other's any more.
 
-        Who calls this may search those that are ready, and waits for few that are not.
+        Images do not wait for it: the few that they need are got ready for them, and only what is ready is
+        looked through wherever it is.
         """
         with self._lock:
             if self._ahead is not None:

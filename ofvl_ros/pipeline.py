@@ -199,11 +199,9 @@ class Pipeline:
         self.localizer.describe_ahead(scene)
 
     def _search_of_keyframes(self) -> Search:
-        """Which of them to look through where the network is of no use."""
+        """The track tells places apart that look alike. Without one the image must."""
         _, is_continuous = self._wanted
-        if not is_continuous:
-            return "all"  # there is no next image to go on with
-        return "none" if self._tracker.is_located else "ready"
+        return "never" if is_continuous and self._tracker.is_located else "always"
 
     def _doubt_scene(self, localization: Localization, camera: Camera) -> None:
         """A scene that was found must go on fitting what the camera sees; one that was set is not doubted."""

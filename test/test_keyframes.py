@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-import time
 import weakref
 from dataclasses import replace
 
@@ -51,6 +50,19 @@ def albums(rooms):
     return [remember(replace(room, splits={"train": room.frames("train")[1:]}), 100) for room in rooms]
 
 
+TWIN = transform_from_rotation_vector((0, 0, 0), (5.0, 0, 0))
+
+
+def with_twin(album, camera, changed=lambda grey: grey):
+    """The album with all keyframes once more, elsewhere."""
+    written = []
+    for one in album._written:
+        grey = cv2.imdecode(np.frombuffer(one.image, np.uint8), cv2.IMREAD_GRAYSCALE)
+        written.append(one._replace(image=cv2.imencode(".png", changed(grey))[1].tobytes()))
+    poses = np.concatenate([album._poses, TWIN @ album._poses])
+    return Album(camera, [*album._written, *written], np.concatenate([album._landmarks] * 2), poses)
+
+
 def near(world_from_camera, random, metres=0.05, degrees=2.0):
     """A pose that is wrong by about so much along and about each axis."""
     turn, move = random.normal(0, np.radians(degrees), 3), random.normal(0, metres, 3)
@@ -89,7 +101,32 @@ def test_an_image_is_found_without_any_pose(rooms, albums):
         found = refine(None, room.read_color(frame), room.camera, album)
         assert found is not None
         assert pose_error(found.world_from_camera, frame.world_from_camera)[0] < 0.05
-        assert refine(None, room.read_color(frame), room.camera, album, search="none") is None
+        assert refine(None, room.read_color(frame), room.camera, album, search="never") is None
+
+
+def test_a_place_that_looks_like_another_is_not_confirmed(rooms, albums):
+    """The room twice, five metres apart: nothing tells one from the other."""
+    room, frame = rooms[0], rooms[0].frames("train")[0]
+    image = room.read_color(frame)
+    twice = with_twin(albums[0], room.camera)
+    for pose in (frame.world_from_camera, TWIN @ frame.world_from_camera):
+        found = refine(pose, image, room.camera, twice)
+        assert found.is_confirmed
+        assert pose_error(found.world_from_camera, pose)[0] < 0.03
+        assert not refine(pose, image, room.camera, twice, search="always").is_confirmed
+    assert refine(frame.world_from_camera, image, room.camera, albums[0], search="always").is_confirmed
+
+
+def test_of_two_places_the_likelier_is_found(rooms, albums):
+    """The other is as it was, but out of focus."""
+    room, frame = rooms[0], rooms[0].frames("train")[0]
+    image = room.read_color(frame)
+    blurred = with_twin(albums[0], room.camera, lambda grey: cv2.GaussianBlur(grey, (0, 0), 2))
+    wrong = TWIN @ frame.world_from_camera
+    assert pose_error(refine(wrong, image, room.camera, blurred).world_from_camera, wrong)[0] < 0.1
+    found = refine(wrong, image, room.camera, blurred, search="always")
+    assert found.is_confirmed
+    assert pose_error(found.world_from_camera, frame.world_from_camera)[0] < 0.03
 
 
 def test_landmarks_lie_where_the_image_shows_them(rooms, albums):
@@ -106,7 +143,7 @@ def test_another_room_shows_nothing_of_it(rooms, albums):
         image = rooms[1].read_color(frame)
         assert refine(None, image, rooms[1].camera, albums[0]) is None
         for pose in [frame.world_from_camera, *(one.world_from_camera for one in rooms[0].frames("train"))]:
-            assert refine(pose, image, rooms[1].camera, albums[0], search="none") is None
+            assert refine(pose, image, rooms[1].camera, albums[0], search="never") is None
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
@@ -329,9 +366,9 @@ def test_an_album_that_makes_no_sense_is_refused(rooms, albums):
             garbage.best(rooms[0].frames("train")[1].world_from_camera, camera, 1)
         with pytest.raises(CheckpointError, match="damaged; train again"):
             garbage.all()
-        garbage.describe(lambda: False)
+        garbage.describe(lambda: False)  # whoever looks through them is told
         with pytest.raises(CheckpointError, match="damaged; train again"):
-            garbage.ready()
+            garbage.all()
 
 
 def test_a_localizer_that_is_replaced_leaves_no_keyframes_behind(tiny_checkpoint, rooms):
@@ -344,30 +381,30 @@ def test_a_localizer_that_is_replaced_leaves_no_keyframes_behind(tiny_checkpoint
     assert album() is None
 
 
-def test_those_are_searched_that_are_ready(rooms, albums):
+def test_what_is_not_ready_holds_up_nobody(rooms, albums):
     room, frame = rooms[0], rooms[0].frames("train")[0]
     album, image = Album.from_tensors(albums[0].tensors(), room.camera), room.read_color(frame)
-    assert album.ready() == []
-    assert refine(None, image, room.camera, album, search="ready") is None
-    stops = iter([False, False, True])
-    album.describe(lambda: next(stops))
-    assert len(album.ready()) == 2
-    ahead = Ahead(album)
-    assert wait_until(lambda: len(album.ready()) == len(album), 10)
-    ahead.stop()
-    assert set(album.ready()) == set(album.all())
-    assert refine(None, image, room.camera, album, search="ready") is not None
-    album.forget()
-    assert album.ready() == []
+    ready = []
+
+    def is_stopped():
+        ready.append(len(album.all()))
+        assert (refine(None, image, room.camera, album) is not None) == (ready[-1] > 0)
+        return len(ready) == 3
+
+    album.describe(is_stopped)
+    assert ready == [0, 1, 2]
+    assert len(set(album.all())) == len(album)  # who stopped it waits for the others
 
 
-def test_describing_ahead_ends_at_once(rooms, albums):
+def test_keyframes_are_described_ahead(rooms, albums):
     album = Album.from_tensors(albums[0].tensors(), rooms[0].camera)
     Ahead(album).stop()
-    count = len(album.ready())
-    assert count < len(album)
-    time.sleep(0.1)
-    assert len(album.ready()) == count
+    described = sum("features" in vars(keyframe) for keyframe in album.all())
+    assert described < len(album)
+    ahead = Ahead(album)
+    assert wait_until(lambda: all("features" in vars(keyframe) for keyframe in album.all()), 10)
+    assert wait_until(lambda: len(album.all()) == len(album), 10)
+    ahead.stop()
 
 
 # ------------------------------------------------------------------------------------ with a network

@@ -53,7 +53,7 @@ def localize(
                 f"{path} is {width}x{height} but scene '{scene}' is {trained.width}x{trained.height}; "
                 "give the camera's --intrinsics"
             )
-        result = localizer.localize(image, camera, scene)
+        result = localizer.localize(image, camera, scene, search="always")
         line = {"image": str(path), "scene": scene, "found": result.world_from_camera is not None}
         if result.world_from_camera is not None and result.covariance is not None:
             found.append((float(number), result.world_from_camera))

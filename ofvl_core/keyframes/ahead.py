@@ -13,11 +13,12 @@ class Ahead:
     """A thread that gets an album's keyframes ready: an image that waits for them comes too late."""
 
     def __init__(self, album: Album) -> None:
-        self._is_stopped = threading.Event()
+        self._has_begun, self._is_stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=album.describe, args=(self._pause,), name="keyframes", daemon=True
         )
         self._thread.start()
+        self._has_begun.wait()  # or the next image would not know that it need not wait for all
 
     def stop(self) -> None:
         """Return when it has ended: at most a keyframe later."""
@@ -25,4 +26,5 @@ class Ahead:
         self._thread.join()
 
     def _pause(self) -> bool:
+        self._has_begun.set()
         return self._is_stopped.wait(PAUSE)

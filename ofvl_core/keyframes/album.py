@@ -51,7 +51,7 @@ class Album:
         self.camera = keyframe_camera(camera)
         self._written, self._landmarks, self._poses = written, landmarks, world_from_camera
         self._spread = sorted(range(count), key=lambda number: number * GOLDEN % 1)
-        self._ready = 0
+        self._ready = count
         self._samples = np.stack(
             [
                 sampled(known_points(one, pose, self.camera))
@@ -77,25 +77,26 @@ class Album:
         return [self._decoded(int(number)) for number in order if scores[number] > BLIND]
 
     def all(self) -> list[Keyframe]:
-        """Raises CheckpointError when one is damaged."""
-        return [self._decoded(number) for number in self._spread]
+        """All of them; while `describe` runs, those that it is done with, which are from all over the scene.
 
-    def ready(self) -> list[Keyframe]:
-        """Those that are described, from all over the scene. Raises CheckpointError when one is damaged."""
+        Raises CheckpointError when one is damaged.
+        """
         return [self._decoded(number) for number in self._spread[: self._ready]]
 
     def describe(self, is_stopped: Callable[[], bool]) -> None:
-        """Get one after another `ready`, 15 ms each, until all are or it `is_stopped`."""
-        for count, number in enumerate(self._spread, 1):
-            if is_stopped():
-                return
-            with suppress(CheckpointError):  # whoever looks through it is told
-                self._decoded(number).features  # noqa: B018 - to have it
-            self._ready = max(self._ready, count)
+        """Get one after another ready to be matched, 15 ms each, until all are or it `is_stopped`."""
+        try:
+            for done, number in enumerate(self._spread):
+                self._ready = done
+                if is_stopped():
+                    return
+                with suppress(CheckpointError):  # whoever looks through it is told
+                    self._decoded(number).features  # noqa: B018 - to have it
+        finally:
+            self._ready = len(self)
 
     def forget(self) -> None:
         """Give back the memory of keyframes as they are used; other albums read theirs again too."""
-        self._ready = 0
         Album._decoded.cache_clear()
 
     @lru_cache(maxsize=KEPT)  # noqa: B019 - kept of all albums together is what is meant

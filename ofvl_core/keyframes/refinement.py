@@ -53,16 +53,17 @@ SHARE = 0.4
 """Of the landmarks found, that must agree with the pose."""
 
 
-Search = Literal["none", "ready", "all"]
-"""Which keyframes are looked through, wherever they are, for an image that shows none of those it should: to
-describe them all first takes seconds."""
+Search = Literal["never", "lost", "always"]
+"""When keyframes are looked through wherever they are, of which a scene has hundreds: where those that show
+what the pose sees give none; or always, since another place may look alike."""
 
 
 class Refinement(NamedTuple):
     """`world_from_camera` (4, 4) by landmarks of keyframes, whose `inliers` (N,) agree with it.
 
     They were found at the image's `pixels` (N, 2); `seen` is what they are. `covariance` (6, 6) is of the
-    pose, not calibrated.
+    pose, not calibrated. It is not `is_confirmed` where all keyframes were looked through and most of what
+    the image shows, or all, is elsewhere too.
     """
 
     world_from_camera: Array
@@ -70,6 +71,7 @@ class Refinement(NamedTuple):
     pixels: Array
     seen: Correspondences
     covariance: Array
+    is_confirmed: bool = True
 
 
 def refine(
@@ -79,20 +81,19 @@ def refine(
     album: Album,
     depth: NDArray[np.floating] | None = None,
     options: PoseOptions = PoseOptions(),
-    search: Search = "all",
+    search: Search = "lost",
 ) -> Refinement | None:
     """The pose by keyframes of an image (H, W, 3), from one that is about right.
 
-    Where it is not, or there is none, keyframes are looked through wherever they are, as `search` says. None
-    where the image does not show what they do. `depth`, metres, is the image's, of any resolution, where it
-    is known. Raises CheckpointError for a damaged keyframe.
+    Where it is not, or there is none, keyframes are looked through wherever they are, if `search` says so.
+    None where the image does not show what they do. `depth`, metres, is the image's, of any resolution, where
+    it is known. Raises CheckpointError for a damaged keyframe.
     """
     small = input_camera(camera, album.camera.fy, 1)
     query = _Query(grey(image_rgb, small), small, album, depth, options)
     refined = None if world_from_camera is None else _nearby(world_from_camera, query)
-    if refined is None and search != "none":
-        anywhere = _anywhere(query, search)
-        refined = None if anywhere is None else _matched(anywhere, query)
+    if search == "always" or (search == "lost" and refined is None):
+        refined = _anywhere(refined, query)
     if refined is None:
         return None
     scale = np.array([camera.width / small.width, camera.height / small.height])
@@ -164,14 +165,19 @@ def _matched(world_from_camera: Array, query: _Query) -> Refinement | None:
     return _agreed(_solve(_Found(*map(np.concatenate, both)), better, query, FINE))
 
 
-def _anywhere(query: _Query, search: Search) -> Array | None:
-    """Where the camera is about, by features of keyframes that are anywhere."""
+def _anywhere(refined: Refinement | None, query: _Query) -> Refinement | None:
+    """By features of keyframes that are anywhere; what was `refined`, if these do not speak for elsewhere."""
     if query.is_blank:
-        return None
-    keyframes = query.album.all() if search == "all" else query.album.ready()
-    found = _Found(*match(keyframes, query.features))
+        return refined
+    found = _Found(*match(query.album.all(), query.features))
     coarse = _solve(found, None, query, COARSE)
-    return None if coarse is None else coarse.world_from_camera
+    most = 0 if coarse is None else int(coarse.inliers.sum())
+    if refined is not None:
+        if _agreeing(found, refined.world_from_camera, query.camera) >= max(COARSE.fewest, most / 2):
+            return refined
+        refined = refined._replace(is_confirmed=False)
+    better = None if coarse is None else _matched(coarse.world_from_camera, query)
+    return refined if better is None else better
 
 
 def _follow(world_from_camera: Array, query: _Query) -> _Found:
@@ -212,6 +218,14 @@ def _solve(found: _Found, about: Array | None, query: _Query, wanted: _Agreement
         seen = seen._replace(depths=None)
     covariance = pose_covariance(estimate.world_from_camera, seen, estimate.inliers)
     return Refinement(estimate.world_from_camera, estimate.inliers, pixels, seen, covariance)
+
+
+def _agreeing(found: _Found, world_from_camera: Array, camera: Camera) -> int:
+    """How many points are, coarsely, where a pose sees them."""
+    points = apply(invert(world_from_camera), found.points)
+    ahead = points[:, 2] > 0
+    misses = np.linalg.norm(camera.project(points[ahead]) - found.pixels[ahead], axis=1)
+    return int((misses <= COARSE.pixels).sum())
 
 
 def _agreed(refined: Refinement | None) -> Refinement | None:
