@@ -39,6 +39,9 @@ ROOT = Path(__file__).resolve().parents[1]
 START = 60.0
 """Seconds in which nodes have to start."""
 
+GET_READY = 5.0
+"""Seconds that a robot stands in a scene before it drives: the localizer describes its keyframes."""
+
 LAST_POSE = 2.0
 """Seconds after the bag's end in which a pose may still arrive."""
 
@@ -170,6 +173,7 @@ class RunningLocalizer(Nodes):
         answer = self._set_parameters.call(request, timeout_sec=30)
         if answer is None or not answer.results[0].successful:
             raise SystemExit(f"the localizer refused scene {scene}; its log is {self.log}")
+        time.sleep(GET_READY)
 
     def score(
         self, bag: Path, scene_root: Path, rate: float = 1.0, split: str = "test"
