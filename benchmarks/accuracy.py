@@ -17,7 +17,8 @@ alone" are the same without keyframes, as in the paper.
 Poses filtered with wheel odometry stand apart, for simulated scenes, which have it. The recordings have none,
 and without odometry the tracker replaces each pose by the next fix: it rejects poses and makes none better.
 Which poses of single images the node would believe (`ofvl_core/trust.py`) has a table of its own. The node
-waits for two that agree, and looks through all keyframes only while it does not know where the robot is.
+waits for two that agree, and looks through all keyframes only while it does not know where the robot is, but
+then in any case, and refuses a place that looks like another.
 
 The rooms and their model are those of `make demo`, the LIVL-like scenes and theirs those of
 `scripts/livl.py`, trained for 28 minutes. Simulated images hold no noise, and the rooms' depths and poses no

@@ -212,9 +212,9 @@ class Localizer:
 
         It stays as it is where they give none: the scene has no keyframes, or what they show is not what the
         image shows. The network's pose, if it has one, only says where to begin: far from where it was
-        trained it is wrong by more than its covariance says. Where it is of no use, and where `search` is
-        'always', keyframes are looked through wherever they are, but with 'never'. An image for which they
-        speak for another place as well has no pose at all.
+        trained it is wrong by more than its covariance says. With `search` 'lost' keyframes are looked
+        through wherever they are if it is of no use, with 'always' in any case: an image that shows what
+        other places have too then has no pose at all.
         """
         album = self._albums.get(found.scene)
         if album is None:
@@ -223,7 +223,7 @@ class Localizer:
         if better is None:
             return found
         if not better.is_confirmed:
-            reason = "the image shows what other places of the scene have too"
+            reason = "this place is not told from others of the scene yet"
             return replace(found, world_from_camera=None, covariance=None, uncertainty=np.inf, reason=reason)
         return replace(
             found,

@@ -40,7 +40,8 @@ from visualization_msgs.msg import MarkerArray
 
 from ofvl_core.errors import ConfigError
 from ofvl_core.geometry import Array, invert, transform
-from ofvl_core.localizer import Localizer
+from ofvl_core.keyframes import Search
+from ofvl_core.localizer import Localization, Localizer
 from ofvl_core.recognition import SceneSearch, SearchOptions
 from ofvl_ros import frames, inputs, localizer_node, pipeline
 from ofvl_ros.messages import matrix, pose_matrix, pose_with_covariance_stamped, transform_stamped
@@ -501,6 +502,31 @@ def test_a_trigger_localizes_the_next_image(tiny_checkpoint: Path, views: dict[s
     assert len(camera.poses) == 1, "one image was asked for"
     assert (answer["state"], answer["scene"], answer["frame"]) == ("localized", "room_1", "map")
     np.testing.assert_allclose(answer["position"], view.map_from_camera[:3, 3], atol=1e-6)
+
+
+def test_only_who_is_not_located_looks_through_all_keyframes(
+    tiny_checkpoint: Path, views: dict[str, View], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[Search] = []
+    refined = Localizer.refined
+
+    def noted(self: Localizer, found: Localization, *arguments: Any) -> Localization:
+        searches.append(arguments[-1])
+        return refined(self, found, *arguments)
+
+    view = views["room_1"]
+    with running(tiny_checkpoint, start_fixes=2) as camera:
+        monkeypatch.setattr(Localizer, "refined", noted)
+        assert camera.publish_until(lambda: len(camera.poses) >= 3, view.message(), view.camera), camera.log
+        assert searches[:2] == ["always", "always"]
+        assert set(searches[2:]) == {"never"}
+        assert camera.set_parameter("continuous", False) == (True, "")
+        searches.clear()
+        thread = threading.Thread(target=lambda: camera.call("trigger_localization"))
+        thread.start()
+        image = view.message(100 * NANOSECONDS)
+        assert camera.publish_until(lambda: not thread.is_alive(), image, view.camera), camera.log
+        assert searches == ["always"]
 
 
 def test_a_trigger_without_images_is_answered(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
