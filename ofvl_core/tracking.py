@@ -141,8 +141,13 @@ class Tracker:
         self._rejections = 0
 
     @property
+    def has_track(self) -> bool:
+        """Whether images or a prior say where the robot is: not at the start, or when lost."""
+        return self._track is not None
+
+    @property
     def is_located(self) -> bool:
-        """Whether an image says where the robot is: not at the start, by a prior alone, or when lost."""
+        """Whether images do."""
         return self._track is not None and self._track.fixes > 0
 
     def prior(self, stamp: float, odom_from_base: Array | None, prior: Fix) -> None:

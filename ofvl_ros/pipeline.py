@@ -199,9 +199,13 @@ class Pipeline:
         self.localizer.describe_ahead(scene)
 
     def _search_of_keyframes(self) -> Search:
-        """The track tells places apart that look alike. Without one the image must."""
+        """A track or a prior tells places apart that look alike. Without one the image must."""
         _, is_continuous = self._wanted
-        return "never" if is_continuous and self._tracker.is_located else "always"
+        if self._prior is not None:
+            return "lost"
+        if not is_continuous or not self._tracker.has_track:
+            return "always"
+        return "never" if self._tracker.is_located else "lost"
 
     def _doubt_scene(self, localization: Localization, camera: Camera) -> None:
         """A scene that was found must go on fitting what the camera sees; one that was set is not doubted."""

@@ -504,7 +504,7 @@ def test_a_trigger_localizes_the_next_image(tiny_checkpoint: Path, views: dict[s
     np.testing.assert_allclose(answer["position"], view.map_from_camera[:3, 3], atol=1e-6)
 
 
-def test_only_who_is_not_located_looks_through_all_keyframes(
+def test_only_who_is_not_tracked_looks_through_all_keyframes(
     tiny_checkpoint: Path, views: dict[str, View], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searches: list[Search] = []
@@ -520,6 +520,14 @@ def test_only_who_is_not_located_looks_through_all_keyframes(
         assert camera.publish_until(lambda: len(camera.poses) >= 3, view.message(), view.camera), camera.log
         assert searches[:2] == ["always", "always"]
         assert set(searches[2:]) == {"never"}
+        priors = camera.node.create_publisher(PoseWithCovarianceStamped, "initialpose", 1)
+        elsewhere = transform((50.0, 50.0, 0.0), (0, 0, 0, 1))
+        priors.publish(pose_with_covariance_stamped(elsewhere, np.eye(6) * 0.01, "map", time_message(0)))
+        assert wait_until(lambda: "taken as a prior" in camera.log), camera.log
+        searches.clear()
+        image = view.message(50 * NANOSECONDS)
+        assert camera.publish_until(lambda: len(searches) > 1, image, view.camera), camera.log
+        assert set(searches) == {"lost"}
         assert camera.set_parameter("continuous", False) == (True, "")
         searches.clear()
         thread = threading.Thread(target=lambda: camera.call("trigger_localization"))

@@ -127,7 +127,7 @@ def test_no_pose_before_fixes_agree():
     robot, tracker = Robot(0), Tracker()
     first = robot.see(tracker)
     assert (first.state, first.map_from_base, first.map_from_odom) == ("starting", None, None)
-    assert not tracker.is_located
+    assert not tracker.has_track and not tracker.is_located
     robot.drive(0.3, 0.0)
     second = robot.see(tracker)
     assert tracker.is_located
@@ -293,7 +293,7 @@ def test_a_prior_waits_for_a_fix_that_agrees(odometry):
     waiting = robot.see(tracker, odometry, fix=False)
     assert waiting.state == "starting" and waiting.map_from_base is None
     assert (waiting.map_from_odom is not None) == odometry
-    assert not tracker.is_located
+    assert tracker.has_track and not tracker.is_located
     robot.drive(0.0, 0.0)
     track = robot.see(tracker, odometry)
     assert tracker.is_located
