@@ -23,8 +23,8 @@ then in any case, and refuses a place that looks like another.
 The rooms and their model are those of `make demo`, the LIVL-like scenes and theirs those of
 `scripts/livl.py`, trained for 28 minutes. Simulated images hold no noise, and the rooms' depths and poses no
 error: matched points are right to a millimetre there, which no recording allows. In Parking_lot1 bays repeat,
-and keyframes of the wrong place can agree: two poses that are believed are decimetres off. Looking through all
-keyframes in any case, as the node does until it tracks the robot, none is.
+and keyframes of the wrong place can agree: two poses that are believed are decimetres off. None is where all
+keyframes are looked through in any case, as the node does until it tracks the robot.
 
 In hololens_office the network learns what its 301 frames show of 9x7 m, and is decimetres off in test views,
 which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes find them all the same, in a
