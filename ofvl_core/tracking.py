@@ -150,6 +150,11 @@ class Tracker:
         """Whether images do."""
         return self._track is not None and self._track.fixes > 0
 
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the latest fix does not agree with the track."""
+        return self._rejections > 0
+
     def prior(self, stamp: float, odom_from_base: Array | None, prior: Fix) -> None:
         """Believe that the base was there at a stamp; any track ends.
 

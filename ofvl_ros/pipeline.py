@@ -203,7 +203,7 @@ class Pipeline:
         _, is_continuous = self._wanted
         if self._prior is not None:
             return "lost"
-        if not is_continuous or not self._tracker.has_track:
+        if not is_continuous or not self._tracker.has_track or self._tracker.is_contradicted:
             return "always"
         return "never" if self._tracker.is_located else "lost"
 

@@ -156,9 +156,11 @@ def test_a_single_outlier_is_rejected_and_forgotten(odometry):
     track = tracker.update(robot.stamp, robot.odom_from_base if odometry else None, wrong)
     assert track.state == "rejected" and track.map_from_base is None and track.rejections == 1
     assert "from the track; 1 in a row are rejected" in track.reason
+    assert tracker.is_contradicted
     robot.drive(0.3, 0.0)
     track = robot.see(tracker, odometry)
     assert track.state == "tracking" and track.rejections == 0 and not track.is_recovery
+    assert not tracker.is_contradicted
 
 
 @pytest.mark.parametrize("odometry", [True, False])
