@@ -27,8 +27,8 @@ and keyframes of the wrong place can agree: two poses that are believed are deci
 keyframes are looked through in any case, as the node does until it tracks the robot.
 
 In hololens_office the network learns what its 301 frames show of 9x7 m, and is decimetres off in test views,
-which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes find them all the same, in a
-tenth of the opponent's memory, and of 24 frames no difference of a few millimetres can be told from chance.
+which are 0.2 to 1.3 m and up to 46 degrees from the nearest of them. Keyframes find 23 of 24 to a decimetre,
+in a tenth of the opponent's memory; of 24 frames no difference of a few millimetres can be told from chance.
 In fr1_rpy the camera turns quickly, and the opponent's poses are nearer in degrees. Features of 48 keyframes,
 looked for in every image, would bring ours nearer, in twice the time (`benchmarks/keyframes.py`).
 
