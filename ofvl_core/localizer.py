@@ -244,6 +244,13 @@ class Localizer:
                 self._ahead.stop()
             self._ahead = Ahead(self._albums[scene]) if scene in self._albums else None
 
+    def finish_describing(self) -> None:
+        """Wait for what `describe_ahead` began: for an image that no other follows."""
+        with self._lock:
+            ahead = self._ahead
+        if ahead is not None:
+            ahead.finish()
+
     def warm_up(self, camera: Camera, scene: str) -> None:
         """Make the first image as fast as the next. Raises what `localize` does."""
         self.localize(np.full((camera.height, camera.width, 3), 128, np.uint8), camera, scene)

@@ -185,6 +185,8 @@ class Pipeline:
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
+            if not self._parameter("continuous"):
+                self.localizer.finish_describing()
             localization = self.localizer.refined(
                 localization, image, camera, depth, self._search_of_keyframes()
             )

@@ -518,23 +518,27 @@ def test_only_who_is_not_tracked_looks_through_all_keyframes(
     with running(tiny_checkpoint, start_fixes=2) as camera:
         monkeypatch.setattr(Localizer, "refined", noted)
         assert camera.publish_until(lambda: len(camera.poses) >= 3, view.message(), view.camera), camera.log
-        assert searches[:2] == ["always", "always"]
-        assert set(searches[2:]) == {"never"}
+        located = searches.index("never")
+        assert located >= 2
+        assert (set(searches[:located]), set(searches[located:])) == ({"always"}, {"never"})
         priors = camera.node.create_publisher(PoseWithCovarianceStamped, "initialpose", 1)
         elsewhere = transform((50.0, 50.0, 0.0), (0, 0, 0, 1))
         priors.publish(pose_with_covariance_stamped(elsewhere, np.eye(6) * 0.01, "map", time_message(0)))
         assert wait_until(lambda: "taken as a prior" in camera.log), camera.log
-        searches.clear()
         image = view.message(50 * NANOSECONDS)
-        assert camera.publish_until(lambda: len(searches) > 1, image, view.camera), camera.log
-        assert searches[:2] == ["lost", "always"]  # the first contradicts it
+        assert camera.publish_until(lambda: "lost" in searches[:-1], image, view.camera), camera.log
+        assert searches[searches.index("lost") + 1] == "always", "the first contradicts the prior"
         assert camera.set_parameter("continuous", False) == (True, "")
         searches.clear()
-        thread = threading.Thread(target=lambda: camera.call("trigger_localization"))
-        thread.start()
-        image = view.message(100 * NANOSECONDS)
-        assert camera.publish_until(lambda: not thread.is_alive(), image, view.camera), camera.log
-        assert searches == ["always"]
+
+        def is_answered(seconds: int) -> bool:
+            thread = threading.Thread(target=lambda: camera.call("trigger_localization"))
+            thread.start()
+            image = view.message(seconds * NANOSECONDS)
+            return camera.publish_until(lambda: not thread.is_alive(), image, view.camera)
+
+        assert is_answered(100) and is_answered(101), camera.log  # the first says where the robot is
+        assert set(searches) == {"always"}
 
 
 def test_a_trigger_without_images_is_answered(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

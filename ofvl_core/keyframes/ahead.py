@@ -25,6 +25,10 @@ class Ahead:
         self._is_stopped.set()
         self._thread.join()
 
+    def finish(self) -> None:
+        """Return when all are ready."""
+        self._thread.join()
+
     def _pause(self) -> bool:
         self._has_begun.set()
         return self._is_stopped.wait(PAUSE)
