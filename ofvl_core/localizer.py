@@ -239,10 +239,13 @@ class Localizer:
         Images do not wait for it: the few that they need are got ready for them, and only what is ready is
         looked through wherever it is.
         """
+        album = None if scene is None else self._albums.get(scene)
         with self._lock:
             if self._ahead is not None:
+                if self._ahead.album is album:
+                    return
                 self._ahead.stop()
-            self._ahead = Ahead(self._albums[scene]) if scene in self._albums else None
+            self._ahead = None if album is None else Ahead(album)
 
     def finish_describing(self) -> None:
         """Wait for what `describe_ahead` began: for an image that no other follows."""

@@ -185,7 +185,7 @@ class Pipeline:
                 self._doubt_scene(localization, camera)
             else:
                 localization = self._find_scene(image, camera, depth)
-            if not self._parameter("continuous"):
+            if not self._wanted[1]:
                 self.localizer.finish_describing()
             localization = self.localizer.refined(
                 localization, image, camera, depth, self._search_of_keyframes()

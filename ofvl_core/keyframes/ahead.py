@@ -13,6 +13,7 @@ class Ahead:
     """A thread that gets an album's keyframes ready: an image that waits for them comes too late."""
 
     def __init__(self, album: Album) -> None:
+        self.album = album
         self._has_begun, self._is_stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(
             target=album.describe, args=(self._pause,), name="keyframes", daemon=True
