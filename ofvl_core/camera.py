@@ -124,3 +124,8 @@ def cell_pixels(width: int, height: int, stride: int) -> Array:
     u = np.arange(width // stride, dtype=float) * stride + stride // 2
     v = np.arange(height // stride, dtype=float) * stride + stride // 2
     return np.stack(np.meshgrid(u, v), axis=-1).reshape(-1, 2)
+
+
+def resized_pixels(pixels: Array, scale: Array | float) -> Array:
+    """Where `pixels` (..., 2) are in the same image, `scale` times as large: see `Camera.resized`."""
+    return (pixels + 0.5) * scale - 0.5

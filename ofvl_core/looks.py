@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.camera import Camera, cell_pixels, resized_pixels
 from ofvl_core.geometry import Array
 from ofvl_core.resize import affordable_input, resize
 from ofvl_core.warps import GREY, stored_camera, unwarped, warp, warp_images
@@ -80,7 +80,7 @@ def depths_at(depth: NDArray[np.floating], pixels: Array, camera: Camera) -> Arr
     """
     size = np.array(depth.shape[::-1])
     scale = size / (camera.width, camera.height)
-    column, row = np.rint((pixels + 0.5) * scale - 0.5).astype(np.intp).clip(0, size - 1).T
+    column, row = np.rint(resized_pixels(pixels, scale)).astype(np.intp).clip(0, size - 1).T
     depths = depth[row, column].astype(np.float64)
     return np.where(np.isfinite(depths) & (depths > 0), depths, np.nan)
 
@@ -97,7 +97,7 @@ def input_view(camera: Camera, focal: float, stride: int, looks: int = 1) -> Inp
     in_input = cell_pixels(small.width, small.height, stride)
     in_stored = in_input @ np.swapaxes(warps[:, :, :2], 1, 2) + warps[:, None, :, 2]
     scale = np.array([camera.width / stored.width, camera.height / stored.height])
-    in_image = (in_stored.reshape(-1, 2) + 0.5) * scale - 0.5
+    in_image = resized_pixels(in_stored.reshape(-1, 2), scale)
     inside = (in_image >= -0.5).all(axis=1) & (in_image <= (camera.width - 0.5, camera.height - 0.5)).all(
         axis=1
     )

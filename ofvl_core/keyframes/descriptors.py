@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ofvl_core.camera import resized_pixels
 from ofvl_core.geometry import Array
 
 POINTS = 600
@@ -44,7 +45,7 @@ def describe(image: Grey, rows: int) -> Described:
     if not found:
         return Described(np.empty((0, 2)), np.empty((0, 128), np.uint8))
     scale = np.array(image.shape[::-1]) / small.shape[::-1]
-    pixels = (np.asarray(cv2.KeyPoint.convert(found), float) + 0.5) * scale - 0.5
+    pixels = resized_pixels(np.asarray(cv2.KeyPoint.convert(found), float), scale)
     return Described(pixels, descriptors.astype(np.uint8))
 
 

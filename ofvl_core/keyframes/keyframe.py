@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ofvl_core.camera import Camera
+from ofvl_core.camera import Camera, resized_pixels
 from ofvl_core.depth_holes import nearest_known
 from ofvl_core.geometry import Array, apply
 from ofvl_core.keyframes.descriptors import Descriptors, Grey, describe
@@ -54,9 +54,9 @@ def find_landmarks(image: Grey, depth: NDArray[np.uint16]) -> NDArray[np.uint16]
     corners = cv2.goodFeaturesToTrack(image, LANDMARKS, WEAKEST, APART, blockSize=5)
     if corners is None:
         return np.empty((0, 3), np.uint16)
-    pixels = np.asarray(corners[:, 0])
+    pixels = np.asarray(corners[:, 0], float)
     scale = np.array(depth.shape[::-1]) / image.shape[::-1]
-    column, row = np.rint((pixels + 0.5) * scale - 0.5).astype(np.intp).T
+    column, row = np.rint(resized_pixels(pixels, scale)).astype(np.intp).T
     padded = np.pad(depth.astype(np.float32), 2)
     padded[padded == 0] = np.nan
     down, right = np.indices((5, 5)).reshape(2, 1, -1)
@@ -118,7 +118,7 @@ class Keyframe:
         if not len(pixels):
             return Features(np.empty((0, 3)), descriptors)
         height, width = (side // GRID for side in self.image.shape)
-        u, v = ((pixels + 0.5) / GRID - 0.5).astype(np.float32).T
+        u, v = resized_pixels(pixels, 1 / GRID).astype(np.float32).T
         surface = self.surface.reshape(height, width, 3)
         found = cv2.remap(surface, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         points = np.asarray(found, float)[:, 0]

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ofvl_core.camera import Camera
+from ofvl_core.camera import Camera, resized_pixels
 from ofvl_core.correspondences import Correspondences
 from ofvl_core.covariance import pose_covariance
 from ofvl_core.geometry import Array, apply, invert
@@ -97,7 +97,7 @@ def refine(
     if refined is None:
         return None
     scale = np.array([camera.width / small.width, camera.height / small.height])
-    return refined._replace(pixels=(refined.pixels + 0.5) * scale - 0.5)
+    return refined._replace(pixels=resized_pixels(refined.pixels, scale))
 
 
 @dataclass(frozen=True)

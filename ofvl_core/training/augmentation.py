@@ -16,7 +16,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.camera import Camera, cell_pixels, resized_pixels
 from ofvl_core.errors import DataError
 from ofvl_core.geometry import Array, invert
 from ofvl_core.resize import normalise
@@ -166,7 +166,7 @@ def cell_targets(
     pixels = cells @ _transposed(stored_from_input[:, :, :2]) + stored_from_input[:, None, :, 2]
     height, width = frames.depths.shape[1:]
     depth_scale = np.array([width / stored.width, height / stored.height])
-    column, row = np.moveaxis(np.rint((pixels + 0.5) * depth_scale - 0.5).astype(np.int64), -1, 0)
+    column, row = np.moveaxis(np.rint(resized_pixels(pixels, depth_scale)).astype(np.int64), -1, 0)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     nearest = indices[:, None], row.clip(0, height - 1), column.clip(0, width - 1)
     depth = frames.depths[nearest] / 1000.0

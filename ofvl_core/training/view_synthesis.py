@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ofvl_core.camera import Camera, cell_pixels
+from ofvl_core.camera import Camera, cell_pixels, resized_pixels
 from ofvl_core.depth_holes import nearest_known
 from ofvl_core.geometry import Array, apply, invert, transform_from_rotation_vector
 from ofvl_core.training.config import Augmentation
@@ -194,7 +194,7 @@ def _cells(
     """
     camera, stored = frames.input_camera, frames.camera
     cells = cell_pixels(camera.width, camera.height, stride)
-    column, row = np.rint((cells + 0.5) / SPLAT - 0.5).astype(np.intp).T
+    column, row = np.rint(resized_pixels(cells, 1 / SPLAT)).astype(np.intp).T
     depth, valid = splats[row, column].astype(float), is_target[row, column].copy()
     rays = stored.rays(cells @ stored_from_input[:, :2].T + stored_from_input[:, 2])
     valid &= np.isfinite(rays[:, 0])
@@ -204,7 +204,7 @@ def _cells(
     pixels = stored.project(np.where(valid[:, None], in_camera, (0.0, 0.0, 1.0)))
     height, width = frames.depths.shape[1:]
     scale = np.array([width / stored.width, height / stored.height])
-    column, row = np.rint((pixels + 0.5) * scale - 0.5).astype(np.int64).T
+    column, row = np.rint(resized_pixels(pixels, scale)).astype(np.int64).T
     valid &= (column >= 0) & (column < width) & (row >= 0) & (row < height)
     there = frames.depths[index, row.clip(0, height - 1), column.clip(0, width - 1)] / 1000.0
     in_camera *= (there / np.where(valid, in_camera[:, 2], 1.0))[:, None]
