@@ -66,6 +66,10 @@ class Camera:
             cy=(self.cy + 0.5) * sy - 0.5,
         )
 
+    def zoomed(self, scale: float) -> "Camera":
+        """The same camera with `scale` times its focal lengths."""
+        return replace(self, fx=self.fx * scale, fy=self.fy * scale)
+
     @property
     def focal(self) -> float:
         """Mean focal length, pixels: what turns an error on the plane z = 1 into pixels."""

@@ -38,10 +38,14 @@ from ofvl_core.training.config import TrainConfig
 
 
 class KeyframesRecord(Record):
-    """How many keyframes a scene has, and the tensor file that holds them."""
+    """How many keyframes a scene has, and the tensor file that holds them.
+
+    They show `focal_scale` times the focal length that the scene's camera is said to have.
+    """
 
     count: int
     file: TensorFile
+    focal_scale: float = Field(default=1.0, gt=0.5, lt=2.0)
 
 
 class SceneRecord(checkpoint_folder.SceneRecord):
@@ -162,7 +166,7 @@ def _with_albums(folder: Path, manifest: Manifest, albums: Albums) -> Manifest:
         if scene.name in albums:
             album = albums[scene.name]
             file = write_tensors(folder, "keyframes", album.tensors())
-            kept = KeyframesRecord(count=len(album), file=file)
+            kept = KeyframesRecord(count=len(album), file=file, focal_scale=album.focal_scale)
             scenes[number] = scene.model_copy(update={"keyframes": kept})
     return manifest.model_copy(update={"scenes": scenes})
 
@@ -210,13 +214,16 @@ def load_keyframes(path: Path, manifest: Manifest) -> dict[str, Album]:
 
     Raises CheckpointError when they are damaged.
     """
-    having = [scene for scene in manifest.scenes if scene.keyframes is not None]
+    having = [(scene, scene.keyframes) for scene in manifest.scenes if scene.keyframes is not None]
     if path.is_file():
         tensors = deployment.read_keyframes(path) if having else {}
     else:
-        tensors = {s.name: read_tensors(path / s.keyframes.file) for s in having if s.keyframes is not None}
+        tensors = {scene.name: read_tensors(path / kept.file) for scene, kept in having}
     try:
-        return {scene.name: Album.from_tensors(tensors[scene.name], scene.camera) for scene in having}
+        return {
+            scene.name: Album.from_tensors(tensors[scene.name], scene.camera, kept.focal_scale)
+            for scene, kept in having
+        }
     except (KeyError, ValueError, TypeError, RuntimeError):
         raise CheckpointError(f"{path}: keyframes do not fit the manifest; train again") from None
 

@@ -16,7 +16,13 @@ from processes import wait_until
 from typer.testing import CliRunner
 
 from ofvl_core.camera import Camera
-from ofvl_core.checkpoint import load_keyframes, load_manifest, load_model, save_deployment
+from ofvl_core.checkpoint import (
+    load_keyframes,
+    load_manifest,
+    load_model,
+    save_deployment,
+    save_keyframes,
+)
 from ofvl_core.cli import app
 from ofvl_core.datasets import load_scene
 from ofvl_core.deployment import measure_deployment
@@ -309,7 +315,7 @@ def test_few_keyframes_are_those_that_show_most(rooms):
     assert frames - 2 <= len(remember(room, 1000)) <= frames
     seen = []
     assert remember(room, 2, lambda: seen.append(1)) is not None
-    assert len(seen) == frames
+    assert len(seen) == 2 * frames, "once for the focal length"
 
 
 def test_dark_frames_are_no_keyframes(rooms, monkeypatch):
@@ -327,6 +333,57 @@ def test_the_best_come_first_and_the_blind_not_at_all(rooms, albums):
     assert_allclose(album.camera.project(points), best[0].pixels, atol=0.05)
     away = pose @ transform_from_rotation_vector((0, 0, 0), (0, 0, 1000.0))
     assert album.best(away, room.camera, 3) == []
+
+
+# --------------------------------------------------------------------------------------- focal length
+
+
+@pytest.mark.parametrize("wrong", [0.98, 1.01, 1.03])
+def test_a_wrong_focal_length_is_found(rooms, albums, wrong):
+    """And set right where it matters: in keyframes and in images of the same camera."""
+    for room, right in zip(rooms, albums, strict=True):
+        frames = room.frames("train")
+        given = room.camera.zoomed(wrong)
+        album = remember(replace(room, camera=given, splits={"train": frames[1:]}), 100)
+        assert album.focal_scale == pytest.approx(1 / wrong, abs=2e-3)
+        pose, image = frames[0].world_from_camera, room.read_color(frames[0])
+        there = refine(pose, image, room.camera, right).world_from_camera
+        away = [
+            pose_error(refine(pose, image, given, one).world_from_camera, there)[0]
+            for one in (album, album.rescaled(1.0))
+        ]
+        assert away[0] < min(0.003, away[1] / 2)
+
+
+def test_a_right_focal_length_stays(rooms, albums):
+    assert [album.focal_scale for album in albums] == [1, 1]
+    assert remember(replace(rooms[0], camera=rooms[0].camera.zoomed(1.002)), 100).focal_scale == 1
+
+
+def test_of_few_frames_or_wrong_poses_no_focal_length_is_learned(rooms):
+    room, random = rooms[0], np.random.default_rng(0)
+    wrong, frames = room.camera.zoomed(1.01), room.frames("train")
+    assert remember(replace(room, camera=wrong, splits={"train": frames[:1]}), 100).focal_scale == 1
+    poor = [replace(frame, world_from_camera=near(frame.world_from_camera, random)) for frame in frames]
+    assert remember(replace(room, camera=wrong, splits={"train": poor}), 100).focal_scale == 1
+
+
+def test_the_focal_length_is_that_of_one_camera(rooms, albums):
+    camera = replace(rooms[0].camera, distortion=STRONG)
+    album = Album(camera, albums[0]._written, albums[0]._landmarks, albums[0]._poses, 0.99)
+    assert album.camera == keyframe_camera(camera).zoomed(0.99)
+    for width, height in (
+        (camera.width, camera.height),
+        (camera.width // 2, camera.height // 2),
+        (1920, 1440),
+    ):
+        same = camera.resized(width, height)
+        assert album.corrected(same) == same.zoomed(0.99)
+        rounded = replace(same, cx=round(same.cx, 1), fy=round(same.fy, 1))
+        assert album.corrected(rounded) == rounded.zoomed(0.99)
+    others = [camera.zoomed(1.005), rooms[0].camera, replace(camera, cx=camera.cx + 5)]
+    others.append(replace(camera, height=camera.height // 2, cy=camera.cy - camera.height // 4))
+    assert [album.corrected(other) for other in others] == others
 
 
 # -------------------------------------------------------------------------------------------- on disk
@@ -483,7 +540,27 @@ def test_the_command_gives_an_old_model_keyframes(tiny_checkpoint, tiny_scenes, 
     assert [scene.keyframes.count for scene in manifest.scenes] == [3, 3]
     assert {path.name for path in model.iterdir()} == {"manifest.json", *manifest.tensor_files}
     shown = CliRunner().invoke(app, ["info", str(model)], catch_exceptions=False).output
-    assert "3 keyframes refine its poses" in shown
+    assert "3 keyframes refine its poses, covariances" in " ".join(shown.split())
+
+
+def test_a_user_is_told_of_another_focal_length(tiny_checkpoint, rooms, tmp_path):
+    """By who finds it and by who shows the model, which a deployment file goes on being."""
+    model, told = (
+        tmp_path / "model",
+        "keyframes refine its poses, which show a focal length 1.2% shorter than given",
+    )
+    shutil.copytree(tiny_checkpoint, model)
+    manifest = load_manifest(model)
+    album = load_keyframes(model, manifest)["room_1"].rescaled(0.988)
+    manifest = save_keyframes(model, manifest, {"room_1": album})
+    file = tmp_path / "one.safetensors"
+    albums = load_keyframes(model, manifest)
+    save_deployment(file, manifest, load_model(model, manifest, torch.device("cpu")), False, albums)
+    for path in (model, file):
+        kept = load_keyframes(path, load_manifest(path))
+        assert {scene: one.focal_scale for scene, one in kept.items()} == {"room_1": 0.988, "room_2": 1}
+        shown = CliRunner().invoke(app, ["info", str(path)], catch_exceptions=False).output
+        assert told in " ".join(shown.split())
 
 
 def test_damaged_keyframes_are_refused(tiny_checkpoint, tmp_path):

@@ -11,6 +11,7 @@ from ofvl_core.checkpoint import Manifest, TrainingRecord, load_manifest, load_m
 from ofvl_core.cli.console import JsonOption, emit_json, stdout
 from ofvl_core.errors import CheckpointError, ConfigError
 from ofvl_core.files import atomic_path
+from ofvl_core.keyframes import focal_words
 from ofvl_core.network import ARCHITECTURES, OFVLMS
 from ofvl_core.network.parameters import count_parameters
 from ofvl_core.sharing_history import layer_histories, plot_sharing, readable_name
@@ -115,7 +116,7 @@ def _print(content: dict[str, Any]) -> None:
         stdout.print(f"  {_calibration(scene['calibration'])}", highlight=False, soft_wrap=True)
         kept = scene["keyframes"]
         words = (
-            f"{kept['count']} keyframes refine its poses"
+            f"{kept['count']} keyframes refine its poses{focal_words(kept['focal_scale'])}"
             if kept
             else "no keyframes: ofvl keyframes adds some"
         )

@@ -13,7 +13,7 @@ from ofvl_core.datasets import find_scenes
 from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.errors import DataError
 from ofvl_core.evaluation import as_held_out
-from ofvl_core.keyframes import Album, remember
+from ofvl_core.keyframes import Album, focal_words, remember
 from ofvl_core.keyframes.album import KEPT
 from ofvl_core.localizer import Localizer
 from ofvl_core.training.config import TrainConfig
@@ -56,4 +56,5 @@ def keyframes(
         else:
             keep_result(checkpoint, manifest, found)
     for name, album in albums.items():
-        stderr.print(f"{name}: {len(album)} keyframes, {album.size / 1e6:.1f} MB", soft_wrap=True)
+        words = f"{name}: {len(album)} keyframes of {album.size / 1e6:.1f} MB{focal_words(album.focal_scale)}"
+        stderr.print(words, soft_wrap=True)

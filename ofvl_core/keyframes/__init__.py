@@ -8,7 +8,8 @@ its corners have moved to tells how the pose is wrong. Where it is not nearly ri
 
 from ofvl_core.keyframes.ahead import Ahead
 from ofvl_core.keyframes.album import Album
+from ofvl_core.keyframes.focal import focal_words
 from ofvl_core.keyframes.refinement import Refinement, Search, refine
 from ofvl_core.keyframes.selection import remember
 
-__all__ = ["Ahead", "Album", "Refinement", "Search", "refine", "remember"]
+__all__ = ["Ahead", "Album", "Refinement", "Search", "focal_words", "refine", "remember"]

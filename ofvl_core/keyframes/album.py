@@ -20,6 +20,9 @@ KEPT = 512
 """Keyframes of all scenes together that are kept as they are used, 0.3 MB each; the others as they are
 written, a twentieth of that. A scene may have no more: whoever looks through them all would keep none."""
 
+SAME = 1e-3
+"""Part of the focal length by which intrinsics of one and the same camera may differ, as they are rounded."""
+
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, less their whole part, are spread evenly, however many."""
 
@@ -36,8 +39,9 @@ class Album:
         written: Sequence[Written],
         landmarks: NDArray[np.uint16],
         world_from_camera: Array,
+        focal_scale: float = 1.0,
     ):
-        """Keyframes of a scene that was recorded with `camera`.
+        """Keyframes of a scene that was recorded with `camera`, whose true focal length `focal_scale` gives.
 
         Their `landmarks` (N, M, 3) are u, v in a keyframe's pixels and the depth there, millimetres, 0 for
         none; `world_from_camera` (N, 4, 4) their poses. Raises ValueError when these do not fit one another.
@@ -48,7 +52,8 @@ class Album:
             raise ValueError("keyframes, landmarks and poses differ in number")
         if not (landmarks[:, :, 2] > 0).any(axis=1).all():
             raise ValueError("a keyframe has no landmarks")
-        self.camera = keyframe_camera(camera)
+        self.focal_scale, self._given = focal_scale, keyframe_camera(camera)
+        self.camera = self._given.zoomed(focal_scale)
         self._written, self._landmarks, self._poses = written, landmarks, world_from_camera
         self._spread = sorted(range(count), key=lambda number: number * GOLDEN % 1)
         self._ready = count
@@ -66,6 +71,18 @@ class Album:
     def size(self) -> int:
         """Bytes that it takes on disk."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+
+    def corrected(self, camera: Camera) -> Camera:
+        """`camera` with its true focal length where it is the recording's, of any size; another as it is."""
+        given = self._given.resized(camera.width, camera.height)
+        numbers = ([one.fx, one.fy, one.cx, one.cy, *one.distortion] for one in (given, camera))
+        mine, asked = (np.array(one) for one in numbers)
+        is_same = len(mine) == len(asked) and np.abs(mine - asked).max() <= SAME * camera.fx
+        return camera.zoomed(self.focal_scale) if is_same else camera
+
+    def rescaled(self, focal_scale: float) -> "Album":
+        """The same keyframes, with this `focal_scale`."""
+        return Album(self._given, self._written, self._landmarks, self._poses, focal_scale)
 
     def best(self, world_from_camera: Array, camera: Camera, count: int) -> list[Keyframe]:
         """The keyframes that show best what a `camera` sees from there, at most `count`, the best first.
@@ -117,10 +134,11 @@ class Album:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], camera: Camera) -> "Album":
+    def from_tensors(cls, tensors: Mapping[str, Tensor], camera: Camera, focal_scale: float = 1.0) -> "Album":
         """The album of a scene that was recorded with `camera`. Raises KeyError or ValueError for others."""
         contents = tensors["contents"].numpy().tobytes()
         ends = [0, *tensors["ends"].tolist()]
         parts = [contents[start:end] for start, end in pairwise(ends)]
         written = [Written(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-        return cls(camera, written, tensors["landmarks"].numpy(), tensors["world_from_camera"].numpy())
+        landmarks, poses = tensors["landmarks"].numpy(), tensors["world_from_camera"].numpy()
+        return cls(camera, written, landmarks, poses, focal_scale)

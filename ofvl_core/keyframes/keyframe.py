@@ -104,6 +104,7 @@ class Keyframe:
     """
 
     image: Grey
+    world_from_camera: Array
     pixels: NDArray[np.float32]
     points: Array
     surface: Array
@@ -146,6 +147,7 @@ def read(
         millimetres = nearest_known(millimetres, depth > 0)
     return Keyframe(
         np.asarray(image),
+        world_from_camera,
         landmarks[:, :2].astype(np.float32),
         seen_points(landmarks, world_from_camera, camera),
         apply(world_from_camera, _rays_of(coarse) * (millimetres.reshape(-1, 1) / np.float64(1000))),

@@ -89,6 +89,7 @@ def refine(
     None where the image does not show what they do. `depth`, metres, is the image's, of any resolution, where
     it is known. Raises CheckpointError for a damaged keyframe.
     """
+    camera = album.corrected(camera)
     small = input_camera(camera, album.camera.fy, 1)
     query = _Query(grey(image_rgb, small), small, album, depth, options)
     refined = None if world_from_camera is None else _nearby(world_from_camera, query)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.geometry import Array
 from ofvl_core.keyframes.album import Album
+from ofvl_core.keyframes.focal import focal_scale
 from ofvl_core.keyframes.keyframe import (
     LANDMARKS,
     Written,
@@ -55,12 +56,13 @@ def remember(scene: SceneData, most: int, on_frame: Callable[[], None] = lambda:
     if not candidates or most == 0:
         return None
     chosen = _choose(scene, candidates, np.stack(poses), most)
-    return Album(
+    album = Album(
         scene.camera,
         [candidates[number].written for number in chosen],
         np.stack([candidates[number].landmarks for number in chosen]),
         np.stack([poses[number] for number in chosen]),
     )
+    return album.rescaled(focal_scale(scene, frames, album, on_frame))
 
 
 def _candidate(scene: SceneData, frame: Frame) -> _Candidate:

@@ -23,7 +23,7 @@ from ofvl_core.datasets import SceneData
 from ofvl_core.datasets.scene import HOLDOUT
 from ofvl_core.device import place
 from ofvl_core.errors import CheckpointError, ConfigError, DataError, OfvlError, WorkerError
-from ofvl_core.keyframes import remember
+from ofvl_core.keyframes import focal_words, remember
 from ofvl_core.localizer import Localizer
 from ofvl_core.network import OFVLMS
 from ofvl_core.resize import input_camera
@@ -135,6 +135,7 @@ def _remember(scenes: Sequence[SceneData], most: int, out: Path) -> None:
                 log.info("%s: no frame has enough corners of known depth to be a keyframe", scene.name)
             else:
                 albums[scene.name] = album
+                log.info("%s: %d keyframes%s", scene.name, len(album), focal_words(album.focal_scale))
     if albums:
         save_keyframes(out, manifest, albums)
 
