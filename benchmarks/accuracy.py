@@ -38,7 +38,7 @@ settings of keyframes were chosen on.
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -70,6 +70,7 @@ from ofvl_core.trust import distrust
 
 OURS, THEIRS = "OFVL-MS", "structure-based"
 WITH_DEPTH, FILTERED, ALONE = " with depth", " filtered", ", network alone"
+CORRECTED = ", our focal length"
 
 LOOSE_M = 0.10
 
@@ -179,6 +180,9 @@ def compare(localizer: Localizer, scene: SceneData, split: str, depth: bool, meg
     are our map's.
     """
     opponent = StructureMap.build(scene)
+    kept = localizer.manifest.scene(scene.name).keyframes
+    focal_scale = 1.0 if kept is None else kept.focal_scale
+    corrected = StructureMap.build(replace(scene, camera=scene.camera.zoomed(focal_scale)))
     frames = scene.frames(split)
     found: list[Localization] = []
 
@@ -200,6 +204,8 @@ def compare(localizer: Localizer, scene: SceneData, split: str, depth: bool, meg
             localizer.localize_in_each(image, scene.camera, [scene.name], known) for image, known in queries
         ]
         poses[OURS + ALONE + suffix] = [one.world_from_camera for (one,) in alone]
+        if focal_scale != 1:
+            poses[THEIRS + CORRECTED + suffix] = [corrected.localize(*query) for query in queries]
     of_colour = found[1 : 1 + len(frames)]
     robot = load_robot(scene.root)
     if robot is not None:

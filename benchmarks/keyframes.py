@@ -27,7 +27,7 @@ from structure_based import Observations, StructureMap, StructureOptions, observ
 from ofvl_core.datasets import Frame, SceneData, find_scenes, load_scene
 from ofvl_core.evaluation import share_within
 from ofvl_core.geometry import pose_error, transform_from_rotation_vector
-from ofvl_core.keyframes import flow, matching, refine, refinement, remember, selection
+from ofvl_core.keyframes import Album, flow, matching, refine, refinement, remember, selection
 from ofvl_core.training.config import TrainConfig
 
 USUAL: int = TrainConfig.model_fields["keyframes"].default
@@ -42,10 +42,12 @@ def no_match(*_: object) -> tuple[Array, Array]:
 
 
 class Variant(NamedTuple):
-    """Constants of `ofvl_core.keyframes` that differ, by module and name; how many keyframes there are."""
+    """Constants of `ofvl_core.keyframes` that differ, by module and name; how many keyframes there are, and
+    whether they correct the focal length."""
 
     changes: Mapping[tuple[Any, str], Any] = {}
     most: int = USUAL
+    is_corrected: bool = True
 
 
 VARIANTS = {
@@ -61,6 +63,7 @@ VARIANTS = {
     "landmarks of 4 keyframes": Variant({(refinement, "FOLLOWED"): 4}),
     "not followed again from a pose that fits": Variant({(refinement, "SETTLED"): np.inf}),
     "120 keyframes a scene": Variant(most=120),
+    "focal length as it is given": Variant(is_corrected=False),
     "landmarks may come back anywhere": Variant({(flow, "RETURN"): np.inf}),
 }
 
@@ -102,13 +105,17 @@ def once(make: Callable[[SceneData, Frame], Any]) -> Callable[[SceneData, Frame]
     return remembered
 
 
-def refined(scene: SceneData, most: int, wrong: tuple[float, float]) -> Refined:
-    """What keyframes make of poses that are so `wrong`, metres and degrees."""
+def albums_of(scene: SceneData, most: int) -> list[Album]:
+    """The keyframes of the frames that each of the `blocks` leaves."""
+    albums = [remember(rest, most) for rest, _ in blocks(scene)]
+    return [album for album in albums if album is not None]
+
+
+def refined(scene: SceneData, albums: Sequence[Album], wrong: tuple[float, float]) -> Refined:
+    """What the keyframes of its `blocks` make of poses that are so `wrong`, metres and degrees."""
     random = np.random.default_rng(0)
     errors, count = [], 0
-    for rest, left_out in blocks(scene):
-        album = remember(rest, most)
-        assert album is not None
+    for (_, left_out), album in zip(blocks(scene), albums, strict=True):
         for frame in left_out:
             turn, move = random.normal(0, np.radians(wrong[1]), 3), random.normal(0, wrong[0], 3)
             pose = frame.world_from_camera @ transform_from_rotation_vector(turn, move)
@@ -133,6 +140,14 @@ def opponents(scene: SceneData) -> Refined:
     return Refined(pose_errors(truths, poses), sum(pose is not None for pose in poses))
 
 
+def corrected(scenes: list[SceneData], scales: list[float], theirs: list[Refined]) -> list[Refined]:
+    """What the opponent makes of them with the focal lengths that keyframes find."""
+    return [
+        known if scale == 1 else opponents(replace(scene, camera=scene.camera.zoomed(scale)))
+        for scene, scale, known in zip(scenes, scales, theirs, strict=True)
+    ]
+
+
 def ahead(ours: Array, theirs: Array) -> str:
     """Our median errors and share right less theirs, of errors (N, 2) each, with intervals."""
     pairs = np.hstack([ours, theirs])
@@ -148,16 +163,13 @@ def ahead(ours: Array, theirs: Array) -> str:
     return f"{text('cm', 0.01, medians(0))}, {text('deg', 1, medians(1))}, {share}"
 
 
-def foreign(scenes: list[SceneData]) -> tuple[int, int]:
+def foreign(scenes: list[SceneData], albums: list[Album | None]) -> tuple[int, int]:
     """How often an image was looked for in another scene, from some pose there, and how often found."""
     asked = accepted = 0
-    albums = {scene.name: remember(scene, USUAL) for scene in scenes}
     for scene in scenes:
         images = [scene.read_color(frame) for frame in scene.frames("train")[::FOREIGN]]
-        for other in scenes:
-            album = albums[other.name]
-            assert album is not None
-            if other is scene:
+        for other, album in zip(scenes, albums, strict=True):
+            if other is scene or album is None:
                 continue
             poses = cycle(frame.world_from_camera for frame in other.frames("train")[::FOREIGN])
             for image, pose in zip(images, poses, strict=False):
@@ -172,6 +184,7 @@ def main(
     """Measure on the recorded scenes; results go to keyframes.json."""
     scenes = [load_scene(path) for path in find_scenes([recordings("scenes")])]
     theirs = [opponents(scene) for scene in scenes]
+    kept: dict[int, list[list[Album]]] = {}
     wanted = [("as it is", wrong) for wrong in ERRORS] + [(name, ERRORS[0]) for name in VARIANTS][1:]
     table: list[list[str | float | int | None]] = []
     figures: dict[str, Any] = {}
@@ -183,22 +196,32 @@ def main(
             figures[f"{scene.name}, {name}, {asked}"] = [*middle, share, one.count, len(one.errors)]
 
     with patch.object(selection, "_candidate", once(selection._candidate)):
-        asked, accepted = foreign(scenes)
+        whole = [remember(scene, USUAL) for scene in scenes]
+        scales = [1.0 if album is None else album.focal_scale for album in whole]
+        asked, accepted = foreign(scenes, whole)
         for name, wrong in wanted[:rows]:
+            changes, most, is_corrected = VARIANTS[name]
+            if most not in kept:
+                kept[most] = [albums_of(scene, most) for scene in scenes]
+            albums = kept[most]
+            if not is_corrected:
+                albums = [[album.rescaled(1.0) for album in those] for those in albums]
             with ExitStack() as stack:
-                for (module, constant), value in VARIANTS[name].changes.items():
+                for (module, constant), value in changes.items():
                     stack.enter_context(patch.object(module, constant, value))
-                ours = [refined(scene, VARIANTS[name].most, wrong) for scene in scenes]
+                ours = [refined(scene, those, wrong) for scene, those in zip(scenes, albums, strict=True)]
             add(name, f"{100 * wrong[0]:g} cm, {wrong[1]:g} deg", ours)
             if (name, wrong) == ("as it is", ERRORS[-1]):
                 add("structure-based", "any", theirs)
+                add("structure-based, our focal length", "any", corrected(scenes, scales, theirs))
                 both = zip(ours, theirs, strict=True)
                 leads = [ahead(one.errors, other.errors) for one, other in both]
                 table.append(["as it is, less structure-based", "any", *leads])
     columns = ["keyframes", "poses wrong by", *(scene.name for scene in scenes)]
     note = (
         "Median errors, share within 5 cm and 5 degrees, poses refined; differences are of the same images. "
-        f"Images were looked for in another recording {asked} times, and found {accepted} times."
+        f"Images were looked for in another recording {asked} times, and found {accepted} times. Focal "
+        f"lengths, times what is given: {', '.join(f'{one:.3f}' for one in scales)}."
     )
     write(
         "keyframes",
