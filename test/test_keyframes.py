@@ -355,6 +355,12 @@ def test_a_wrong_focal_length_is_found(rooms, albums, wrong):
         assert away[0] < min(0.003, away[1] / 2)
 
 
+def test_intrinsics_of_another_image_size_are_not_mended(rooms):
+    for wrong in (0.5, 0.75, 1.5):
+        room = replace(rooms[0], camera=rooms[0].camera.zoomed(wrong))
+        assert remember(room, 100).focal_scale == 1
+
+
 def test_a_right_focal_length_stays(rooms, albums):
     assert [album.focal_scale for album in albums] == [1, 1]
     assert remember(replace(rooms[0], camera=rooms[0].camera.zoomed(1.002)), 100).focal_scale == 1

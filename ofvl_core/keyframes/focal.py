@@ -20,9 +20,10 @@ BESIDE = 5
 BLOCKS = 10
 """Of frames that follow one another: how differently they speak tells how certain all are."""
 
-CERTAIN, LEAST = 5.0, 0.005
-"""Standard errors, and part of the focal length, by which another must be meant. Of ten recordings one said
--0.9 % at 10, and its poses became better; the others at most 1.0 % at 3.4, or 0.04 % at 6."""
+CERTAIN, LEAST, MOST = 5.0, 0.005, 0.1
+"""Standard errors, and part of the focal length, by which another must be meant, and at most may be:
+intrinsics of another image size are not mended. Of ten recordings one said -0.9 % at 10, and its poses became
+better; the others at most 1.0 % at 3.4, or 0.04 % at 6."""
 
 CLEAR = 1.0
 """Pixels that landmarks may miss as a rule, even so: poses that leave more say nothing of the camera."""
@@ -52,9 +53,10 @@ def focal_scale(
         return 1.0
     miss, slope = (np.concatenate(parts) for parts in zip(*seen, strict=True))
     longer, error = _fitted(miss, slope)
+    if not max(LEAST, CERTAIN * error) < abs(longer) < MOST:
+        return 1.0
     left = np.linalg.norm(miss - longer * slope, axis=1)
-    is_meant = abs(longer) > max(LEAST, CERTAIN * error) and np.median(left) < CLEAR
-    return 1.0 + longer if is_meant else 1.0
+    return 1.0 + longer if np.median(left) < CLEAR else 1.0
 
 
 def focal_words(scale: float) -> str:
