@@ -45,7 +45,7 @@ class KeyframesRecord(Record):
 
     count: int
     file: TensorFile
-    focal_scale: float = Field(default=1.0, gt=0.5, lt=2.0)
+    focal_scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class SceneRecord(checkpoint_folder.SceneRecord):

@@ -338,14 +338,14 @@ def test_the_best_come_first_and_the_blind_not_at_all(rooms, albums):
 # --------------------------------------------------------------------------------------- focal length
 
 
-@pytest.mark.parametrize("wrong", [0.98, 1.01, 1.03])
+@pytest.mark.parametrize("wrong", [0.8, 0.98, 1.01, 1.5])
 def test_a_wrong_focal_length_is_found(rooms, albums, wrong):
     """And set right where it matters: in keyframes and in images of the same camera."""
     for room, right in zip(rooms, albums, strict=True):
         frames = room.frames("train")
         given = room.camera.zoomed(wrong)
         album = remember(replace(room, camera=given, splits={"train": frames[1:]}), 100)
-        assert album.focal_scale == pytest.approx(1 / wrong, abs=2e-3)
+        assert album.focal_scale == pytest.approx(1 / wrong, rel=5e-3)
         pose, image = frames[0].world_from_camera, room.read_color(frames[0])
         there = refine(pose, image, room.camera, right).world_from_camera
         away = [
@@ -353,12 +353,6 @@ def test_a_wrong_focal_length_is_found(rooms, albums, wrong):
             for one in (album, album.rescaled(1.0))
         ]
         assert away[0] < min(0.003, away[1] / 2)
-
-
-def test_intrinsics_of_another_image_size_are_not_mended(rooms):
-    for wrong in (0.5, 0.75, 1.5):
-        room = replace(rooms[0], camera=rooms[0].camera.zoomed(wrong))
-        assert remember(room, 100).focal_scale == 1
 
 
 def test_a_right_focal_length_stays(rooms, albums):

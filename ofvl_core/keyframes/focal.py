@@ -20,10 +20,9 @@ BESIDE = 5
 BLOCKS = 10
 """Of frames that follow one another: how differently they speak tells how certain all are."""
 
-CERTAIN, LEAST, MOST = 5.0, 0.005, 0.1
-"""Standard errors, and part of the focal length, by which another must be meant, and at most may be:
-intrinsics of another image size are not mended. Of ten recordings one said -0.9 % at 10, and its poses became
-better; the others at most 1.0 % at 3.4, or 0.04 % at 6."""
+CERTAIN, LEAST = 5.0, 0.005
+"""Standard errors, and part of the focal length, by which another must be meant. Of ten recordings one said
+-0.9 % at 10, and its poses became better; the others at most 1.0 % at 3.4, or 0.04 % at 6."""
 
 CLEAR = 1.0
 """Pixels that landmarks may miss as a rule, even so: poses that leave more say nothing of the camera."""
@@ -32,15 +31,29 @@ STEPS = 10
 """In which landmarks that fit nothing lose their weight."""
 
 
-def focal_scale(
-    scene: SceneData, frames: Sequence[Frame], album: Album, on_frame: Callable[[], None] = lambda: None
-) -> float:
-    """How many times the focal length that the scene came with its camera has, as its `frames` show.
+ROUNDS = 4
+"""In which even the intrinsics of an image of half the size become right."""
 
-    1 where that is not certain. Landmarks of keyframes are followed into frames whose poses are known: what
-    these miss grows with the distance from the middle of the image where the focal length is wrong.
-    `on_frame` is called for every frame. Raises DataError when one is unreadable.
+
+def with_true_focal_length(
+    scene: SceneData, frames: Sequence[Frame], album: Album, on_frame: Callable[[], None] = lambda: None
+) -> Album:
+    """The album with the `focal_scale` that the scene's `frames` show; as it is where they are not certain.
+
+    Landmarks of keyframes are followed into frames whose poses are known: what these miss grows with the
+    distance from the middle of the image where the focal length is wrong. `on_frame` is called for every
+    frame. Raises DataError when one is unreadable.
     """
+    for _ in range(ROUNDS):
+        scale = _shown_by(scene, frames, album, on_frame)
+        if scale == 1:
+            break
+        album = album.rescaled(album.focal_scale * scale)
+    return album
+
+
+def _shown_by(scene: SceneData, frames: Sequence[Frame], album: Album, on_frame: Callable[[], None]) -> float:
+    """How many times the album's focal length the frames show; 1 where that is not certain."""
     camera = album.camera
     seen = []
     for frame in frames[:: -(-len(frames) // FRAMES) or 1]:
@@ -53,7 +66,7 @@ def focal_scale(
         return 1.0
     miss, slope = (np.concatenate(parts) for parts in zip(*seen, strict=True))
     longer, error = _fitted(miss, slope)
-    if not max(LEAST, CERTAIN * error) < abs(longer) < MOST:
+    if abs(longer) <= max(LEAST, CERTAIN * error):
         return 1.0
     left = np.linalg.norm(miss - longer * slope, axis=1)
     return 1.0 + longer if np.median(left) < CLEAR else 1.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ofvl_core.datasets import Frame, SceneData
 from ofvl_core.geometry import Array
 from ofvl_core.keyframes.album import Album
-from ofvl_core.keyframes.focal import focal_scale
+from ofvl_core.keyframes.focal import with_true_focal_length
 from ofvl_core.keyframes.keyframe import (
     LANDMARKS,
     Written,
@@ -62,7 +62,7 @@ def remember(scene: SceneData, most: int, on_frame: Callable[[], None] = lambda:
         np.stack([candidates[number].landmarks for number in chosen]),
         np.stack([poses[number] for number in chosen]),
     )
-    return album.rescaled(focal_scale(scene, frames, album, on_frame))
+    return with_true_focal_length(scene, frames, album, on_frame)
 
 
 def _candidate(scene: SceneData, frame: Frame) -> _Candidate:
