@@ -185,7 +185,9 @@ def compare(localizer: Localizer, scene: SceneData, split: str, depth: bool, meg
     opponent = StructureMap.build(scene)
     kept = localizer.manifest.scene(scene.name).keyframes
     focal_scale = 1.0 if kept is None else kept.focal_scale
-    corrected = StructureMap.build(replace(scene, camera=scene.camera.zoomed(focal_scale)))
+    corrected = None
+    if focal_scale != 1:
+        corrected = StructureMap.build(replace(scene, camera=scene.camera.zoomed(focal_scale)))
     frames = scene.frames(split)
     found: list[Localization] = []
 
@@ -207,7 +209,7 @@ def compare(localizer: Localizer, scene: SceneData, split: str, depth: bool, meg
             localizer.localize_in_each(image, scene.camera, [scene.name], known) for image, known in queries
         ]
         poses[OURS + ALONE + suffix] = [one.world_from_camera for (one,) in alone]
-        if focal_scale != 1:
+        if corrected is not None:
             poses[THEIRS + CORRECTED + suffix] = [corrected.localize(*query) for query in queries]
     of_colour = found[1 : 1 + len(frames)]
     robot = load_robot(scene.root)

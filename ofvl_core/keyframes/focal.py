@@ -30,7 +30,6 @@ CLEAR = 1.0
 STEPS = 10
 """In which landmarks that fit nothing lose their weight."""
 
-
 ROUNDS = 4
 """In which even the intrinsics of an image of half the size become right."""
 
